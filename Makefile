@@ -1,0 +1,47 @@
+# Everything that is typed by hand or run by CI. `make help` lists it.
+export GOTOOLCHAIN := local
+export CGO_ENABLED := 0
+
+COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/school-sms/sms/api/server.Version=0.1.0 -X github.com/school-sms/sms/api/server.Commit=$(COMMIT)
+
+STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+WORKFLOWCHECK := go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0
+
+.DEFAULT_GOAL := help
+.PHONY: help up build test lint bench e2e-docker clean deps
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: build ## install what is missing, build, and run the whole platform on this machine
+	@exec bin/sms up
+
+deps: ## install what is missing of PostgreSQL (apt)
+	@deploy/debian/install
+
+build: deps ## build every program into bin/
+	@echo "building (the first time takes some minutes)"
+	@go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
+	@cd cmd/temporal-server && go build -trimpath -ldflags "-s -w" -o ../../bin/temporal-server .
+
+test: build ## run every test: unit, PostgreSQL, Temporal, replay, and end to end on `sms up`
+	@start=$$(date +%s); \
+	go test -trimpath ./... && (cd cmd/temporal-server && go test -trimpath ./...) && \
+	echo "make test took $$(( $$(date +%s) - start )) s"
+
+lint: ## gofmt, go vet, staticcheck, workflowcheck, and the floors of the house
+	@files=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$files" ] || { echo "gofmt would change: $$files"; exit 1; }
+	@go vet ./...
+	@go run $(STATICCHECK) ./...
+	@go run $(WORKFLOWCHECK) ./workflows/...
+	@go test -count=1 -run TestFloors ./test/floors
+
+bench: build ## measure, and print the figures that bench/ holds
+	@go test -count=1 -run '^$$' -bench . -benchtime 1x ./bench/...
+
+e2e-docker: ## build the images and run the platform in containers on a Docker engine
+	@deploy/docker/e2e
+
+clean: ## remove what was built
+	@rm -rf bin
