@@ -1,0 +1,186 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/school-sms/sms/internal/identity"
+)
+
+const requestIDHeader = "X-Request-ID"
+
+// validRequestID is what a caller's request id may look like to be kept.
+var validRequestID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
+
+type requestKey struct{}
+
+// request is what a handler's context knows of the request.
+type request struct{ id, path string }
+
+func requestFrom(ctx context.Context) request {
+	r, _ := ctx.Value(requestKey{}).(request)
+	return r
+}
+
+// RequestID names the request that ctx belongs to; empty outside a request.
+func RequestID(ctx context.Context) string { return requestFrom(ctx).id }
+
+// observe gives the request its id, and counts, times and logs it. Query strings are not logged: they hold personal data.
+func (s *Server) observe() gin.HandlerFunc {
+	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "http_server_request_duration_seconds", Help: "Time to answer a request, by route template and status.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+	}, []string{"method", "route", "status"})
+	s.Metrics.MustRegister(duration)
+	return func(c *gin.Context) {
+		start := time.Now()
+		id := c.GetHeader(requestIDHeader)
+		if !validRequestID.MatchString(id) {
+			id = rand.Text()
+			c.Request.Header.Set(requestIDHeader, id)
+		}
+		c.Header(requestIDHeader, id)
+		c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), requestKey{}, request{id, c.Request.URL.Path}))
+		c.Next()
+
+		took, route, status := time.Since(start), c.FullPath(), c.Writer.Status()
+		if route == "" {
+			route = "unmatched"
+		}
+		duration.WithLabelValues(methodLabel(c.Request.Method), route, strconv.Itoa(status)).Observe(took.Seconds())
+		level := slog.LevelInfo
+		if strings.HasPrefix(route, "/actuator/") && status < http.StatusInternalServerError {
+			level = slog.LevelDebug
+		}
+		s.log.LogAttrs(c.Request.Context(), level, "request", slog.String("http.request.method", c.Request.Method),
+			slog.String("url.path", c.Request.URL.Path), slog.Int("http.response.status_code", status),
+			slog.Int64("event.duration", took.Nanoseconds()), slog.String("http.request.id", id),
+			slog.String("user.name", identity.FromContext(c.Request.Context()).User))
+	}
+}
+
+// methodLabel keeps callers from making up label values.
+func methodLabel(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return "other"
+}
+
+// recover turns a panic into a 500 and a log line with what panicked, and where.
+func (s *Server) recover() gin.HandlerFunc {
+	return func(c *gin.Context) {
+		defer func() {
+			cause := recover()
+			if cause == nil {
+				return
+			}
+			if cause == http.ErrAbortHandler {
+				panic(cause) // the way net/http cuts a connection on purpose
+			}
+			request := requestFrom(c.Request.Context())
+			s.log.Error("a handler panicked", "error", fmt.Sprint(cause), "error.stack_trace", string(debug.Stack()),
+				"http.request.id", request.id, "url.path", request.path)
+			if c.Writer.Written() {
+				panic(http.ErrAbortHandler) // the caller must not take half an answer for a whole one
+			}
+			WriteProblem(c, NewProblem(http.StatusInternalServerError, "internal-error", "internal error"))
+		}()
+		c.Next()
+	}
+}
+
+// limitBody bounds a body in bytes, and in time between two pieces of it.
+func (s *Server) limitBody() gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if c.Request.ContentLength > s.cfg.MaxBodyBytes {
+			WriteProblem(c, TooLarge(s.cfg.MaxBodyBytes))
+			return
+		}
+		if c.Request.ContentLength != 0 {
+			limited := http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBodyBytes)
+			c.Request.Body = &impatientBody{limited, http.NewResponseController(c.Writer), s.cfg.BodyIdleTimeout}
+		}
+	}
+}
+
+// impatientBody gives up on a caller that sends nothing for a while. The deadline is on the connection only while
+// something is read: left there it would end the connection under a handler that works longer.
+type impatientBody struct {
+	io.ReadCloser
+	connection *http.ResponseController
+	patience   time.Duration
+}
+
+func (b *impatientBody) Read(p []byte) (int, error) {
+	if err := b.connection.SetReadDeadline(time.Now().Add(b.patience)); err == nil {
+		defer func() { _ = b.connection.SetReadDeadline(time.Time{}) }()
+	}
+	return b.ReadCloser.Read(p)
+}
+
+// closeWhenDraining tells keep-alive clients to open their next connection elsewhere.
+func (s *Server) closeWhenDraining() gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if s.draining.Load() {
+			c.Header("Connection", "close")
+		}
+	}
+}
+
+// authenticate lets only callers with a valid token below /api. Nothing else of the platform's paths is secret.
+func authenticate(verifier *identity.Verifier) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if !strings.HasPrefix(c.Request.URL.Path, "/api/") {
+			return
+		}
+		token, ok := BearerToken(c.Request)
+		if !ok {
+			WriteProblem(c, Unauthorized("send a token: Authorization: Bearer <token>"))
+			return
+		}
+		principal, err := verifier.Verify(token)
+		if err != nil {
+			WriteProblem(c, Unauthorized(err.Error()))
+			return
+		}
+		c.Request = c.Request.WithContext(identity.NewContext(c.Request.Context(), principal))
+		c.Header("Cache-Control", "no-store")
+	}
+}
+
+// BearerToken returns the token of the request's Authorization header (RFC 6750, section 2.1).
+func BearerToken(r *http.Request) (string, bool) {
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	return token, ok && strings.EqualFold(scheme, "Bearer") && token != ""
+}
+
+func newMetrics() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+func (s *Server) mountMetrics() {
+	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "sms_build_info", Help: "What runs; always 1.",
+		ConstLabels: prometheus.Labels{"service": s.Info.Service, "version": s.Info.Version, "commit": s.Info.Commit,
+			"release": s.Info.Release, "environment": s.Info.Environment}})
+	info.Set(1)
+	s.Metrics.MustRegister(info)
+	s.Engine.GET("/actuator/prometheus", gin.WrapH(promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{})))
+}

@@ -1,0 +1,116 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/school-sms/sms/internal/identity"
+)
+
+// Operation is one documented, role-checked route.
+type Operation struct {
+	// ID names the operation in the document, in kebab case.
+	ID      string
+	Method  string
+	Path    string
+	Summary string
+	// Status of success; 0 means 200, or 204 where the output has no body.
+	Status int
+	// Roles that may call, besides admin, which may call everything. Empty: every role.
+	Roles []identity.Role
+	// Errors lists the statuses that the operation answers besides those that every operation has.
+	Errors []int
+	// Context, when set, gives the input's resolvers what they need besides the input.
+	Context func(context.Context) context.Context
+}
+
+// Register adds an operation to the server's routes and document.
+func Register[I, O any](s *Server, op Operation, handler func(context.Context, *I) (*O, error)) {
+	errs := append([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity,
+		http.StatusInternalServerError, http.StatusServiceUnavailable}, op.Errors...)
+	if op.Method == http.MethodPost || op.Method == http.MethodPut || op.Method == http.MethodPatch {
+		errs = append(errs, http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge,
+			http.StatusUnsupportedMediaType)
+	}
+	description := "Any role."
+	if len(op.Roles) > 0 {
+		names := []string{string(identity.Admin)}
+		for _, r := range op.Roles {
+			names = append(names, string(r))
+		}
+		description = "Roles: " + strings.Join(names, ", ") + "."
+	}
+	huma.Register(s.API, huma.Operation{
+		OperationID: op.ID, Method: op.Method, Path: op.Path, Summary: op.Summary, Description: description,
+		Tags: []string{s.Info.Service}, DefaultStatus: op.Status, Errors: errs,
+		Security:    []map[string][]string{{"token": {}}},
+		Middlewares: huma.Middlewares{requireRole(s.API, op.Roles), findUnknownParameters, withContext(op.Context)},
+		// The server's own limit answers first; huma refuses a body of just its limit.
+		MaxBodyBytes: s.cfg.MaxBodyBytes + 1,
+		// huma's deadline stays on the connection and would cancel a handler that works longer; the server has its own.
+		BodyReadTimeout: -1,
+	}, func(ctx context.Context, in *I) (*O, error) {
+		if faults := unknownParameters(ctx); len(faults) > 0 {
+			return nil, fill(ctx, Invalid(faults...))
+		}
+		out, err := handler(ctx, in)
+		if err != nil {
+			return nil, fill(ctx, AsProblem(err))
+		}
+		return out, nil
+	})
+}
+
+// requireRole refuses callers without one of the roles, before anything of the request is read.
+func requireRole(api huma.API, roles []identity.Role) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		caller := identity.FromContext(ctx.Context())
+		if len(roles) > 0 && !caller.Is(roles...) {
+			_ = huma.WriteErr(api, ctx, http.StatusForbidden, fmt.Sprintf("role %q may not do this", caller.Role))
+			return
+		}
+		next(ctx)
+	}
+}
+
+type unknownKey struct{}
+
+// findUnknownParameters notes the query parameters that the operation does not have, so that they are named together with
+// the other faults. huma's own check would name them alone.
+func findUnknownParameters(ctx huma.Context, next func(huma.Context)) {
+	u := ctx.URL()
+	if u.RawQuery == "" {
+		next(ctx)
+		return
+	}
+	var faults []Fault
+	for _, name := range slices.Sorted(maps.Keys(u.Query())) {
+		if !slices.ContainsFunc(ctx.Operation().Parameters, func(p *huma.Param) bool { return p.In == "query" && p.Name == name }) {
+			faults = append(faults, Fault{Field: name, Code: "unknown-field", Detail: "is not a query parameter of this operation"})
+		}
+	}
+	if len(faults) > 0 {
+		ctx = huma.WithValue(ctx, unknownKey{}, faults)
+	}
+	next(ctx)
+}
+
+func unknownParameters(ctx context.Context) []Fault {
+	faults, _ := ctx.Value(unknownKey{}).([]Fault)
+	return faults
+}
+
+func withContext(add func(context.Context) context.Context) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		if add != nil {
+			ctx = huma.WithContext(ctx, add(ctx.Context()))
+		}
+		next(ctx)
+	}
+}

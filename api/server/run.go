@@ -1,0 +1,79 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.uber.org/dig"
+	"go.uber.org/fx"
+	"go.uber.org/fx/fxevent"
+
+	"github.com/school-sms/sms/internal/settings"
+)
+
+// stopMargin is what a process may need to stop besides its HTTP server: to close a pool, to leave the registry.
+const stopMargin = 10 * time.Second
+
+// Run starts a process of the given modules, waits for a signal or for fx.Shutdowner, stops it, and exits with the code of the
+// shutdown: 0 after a signal. A failure to start or to stop is one plain line on stderr and exit code 1.
+//
+// The time to stop is drain, shutdown and a margin; fx.StopTimeout among opts overrides it.
+func Run(opts ...fx.Option) {
+	os.Exit(run(os.Stderr, filepath.Base(os.Args[0]), opts...))
+}
+
+func run(stderr io.Writer, process string, opts ...fx.Option) int {
+	stopTimeout := stopMargin
+	if cfg, err := settings.Load[Config](); err == nil { // Module names the faults
+		stopTimeout += cfg.DrainDelay + cfg.ShutdownTimeout
+	}
+	opts = append([]fx.Option{fx.StopTimeout(stopTimeout)}, opts...)
+	app := fx.New(append(opts, fx.WithLogger(debugLogger))...)
+
+	ctx, cancel := context.WithTimeout(context.Background(), app.StartTimeout())
+	defer cancel()
+	done := app.Wait() // a signal from here on ends the process the orderly way
+	if err := app.Start(ctx); err != nil {
+		fmt.Fprintf(stderr, "%s: cannot start: %s\n", process, oneLine(err))
+		return 1
+	}
+	signal := <-done
+	ctx, cancel = context.WithTimeout(context.Background(), app.StopTimeout())
+	defer cancel()
+	if err := app.Stop(ctx); err != nil {
+		fmt.Fprintf(stderr, "%s: did not stop cleanly: %s\n", process, oneLine(err))
+		return 1
+	}
+	return signal.ExitCode
+}
+
+// debugLogger writes what fx does, errors too, at debug level: Run says what went wrong. It needs nothing that could fail.
+func debugLogger() fxevent.Logger { return fxLogger{} }
+
+type fxLogger struct{}
+
+func (fxLogger) LogEvent(event fxevent.Event) {
+	l := &fxevent.SlogLogger{Logger: slog.Default()} // which Module sets, once it is there
+	l.UseLogLevel(slog.LevelDebug)
+	l.UseErrorLevel(slog.LevelDebug)
+	l.LogEvent(event)
+}
+
+// oneLine says the cause without what the container adds to it.
+func oneLine(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("it took too long: %w", err)
+	}
+	lines := strings.FieldsFunc(dig.RootCause(err).Error(), func(r rune) bool { return r == '\n' })
+	for i := range lines {
+		lines[i] = strings.TrimLeft(lines[i], " -")
+	}
+	return strings.ReplaceAll(strings.Join(lines, "; "), ":; ", ": ")
+}
