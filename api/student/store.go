@@ -1,0 +1,193 @@
+package student
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/school-sms/sms/api/server"
+	"github.com/school-sms/sms/internal/postgres"
+)
+
+// Action says what a write did, in history and changes.
+type Action string
+
+// The actions.
+const (
+	Created       Action = "CREATED"
+	Updated       Action = "UPDATED"
+	StatusChanged Action = "STATUS_CHANGED"
+	Deleted       Action = "DELETED"
+)
+
+// Author is who a write is put down to.
+type Author struct{ User, RequestID string }
+
+// Store keeps students in PostgreSQL. Each write is one statement, so that the audit and change rows stand or fall with it.
+type Store struct{ pool *pgxpool.Pool }
+
+// NewStore keeps students in the database of the pool.
+func NewStore(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
+
+const recordColumns = `student_id, first_name, last_name, date_of_birth, street, city, state, pin_code, country, mobile,
+	email, guardian_name, mother_name, caste, moles, aadhaar_number, status, synthetic, version,
+	created_at, created_by, updated_at, updated_by`
+
+const insertStudent = `
+with number as (
+    insert into student_number as n (year, synthetic, last)
+    values (@year::int, @synthetic::boolean, case when @synthetic::boolean then 900000001 else 1 end)
+    on conflict (year, synthetic) do update set last = n.last + 1
+    returning last
+), after as (
+    insert into student (student_id, first_name, last_name, date_of_birth, street, city, state, pin_code, country, mobile,
+        email, guardian_name, mother_name, caste, moles, aadhaar_number, synthetic, created_by, updated_by)
+    select 'STU-' || @year::int || '-' || lpad(last::text, greatest(5, length(last::text)), '0'),
+        @first_name, @last_name, @date_of_birth, @street, @city, @state, @pin_code, @country, @mobile,
+        @email, @guardian_name, @mother_name, @caste, @moles, @aadhaar_number, @synthetic::boolean, @user, @user
+    from number
+    returning ` + recordColumns + `
+), audit as (
+    insert into student_audit (student_id, version, action, changed_by, request_id, after)
+    select student_id, version, 'CREATED', @user, @request_id, to_jsonb(after) from after
+), change as (
+    insert into student_change (student_id, version, action, changed_by, request_id)
+    select student_id, version, 'CREATED', @user, @request_id from after where not synthetic
+)
+select ` + recordColumns + ` from after`
+
+// Create adds a student registered in the given year and gives it an id. Errors: duplicate-mobile.
+func (s *Store) Create(ctx context.Context, d Details, synthetic bool, year int, by Author) (Record, error) {
+	args := d.args()
+	args["year"], args["synthetic"] = year, synthetic
+	args["user"], args["request_id"] = by.User, by.RequestID
+	return s.write(ctx, "create a student", insertStudent, args)
+}
+
+// before and after read the same snapshot: before is the version that was written over.
+const updateStudent = `
+with before as (
+    select ` + recordColumns + ` from student where student_id = @student_id and version = @version
+), after as (
+    update student
+    set first_name = @first_name, last_name = @last_name, date_of_birth = @date_of_birth,
+        street = @street, city = @city, state = @state, pin_code = @pin_code, country = @country,
+        mobile = @mobile, email = @email, guardian_name = @guardian_name, mother_name = @mother_name,
+        caste = @caste, moles = @moles, aadhaar_number = @aadhaar_number, status = @status,
+        version = version + 1, updated_at = now(), updated_by = @user
+    where student_id = @student_id and version = @version
+    returning ` + recordColumns + `
+), audit as (
+    insert into student_audit (student_id, version, action, changed_by, request_id, before, after)
+    select after.student_id, after.version, @action, @user, @request_id, to_jsonb(before), to_jsonb(after)
+    from after join before using (student_id)
+), change as (
+    insert into student_change (student_id, version, action, changed_by, request_id)
+    select student_id, version, @action, @user, @request_id from after where not synthetic
+)
+select ` + recordColumns + ` from after`
+
+// Update writes details and status over the current record, and nothing when they are what is there. Errors:
+// concurrent-update when the record has another version by now, duplicate-mobile.
+func (s *Store) Update(ctx context.Context, current Record, d Details, status Status, action Action, by Author) (Record, error) {
+	if d == current.Details && status == current.Status {
+		return current, nil
+	}
+	args := d.args()
+	args["student_id"], args["version"], args["status"], args["action"] = current.StudentID, current.Version, status, action
+	args["user"], args["request_id"] = by.User, by.RequestID
+	return s.write(ctx, "update a student", updateStudent, args)
+}
+
+// write runs a statement that answers the one record that it wrote. That there is none means that the version was another.
+func (s *Store) write(ctx context.Context, what, sql string, args pgx.NamedArgs) (Record, error) {
+	rows, _ := s.pool.Query(ctx, sql, args) // CollectExactlyOneRow returns the error
+	record, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Record])
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return Record{}, server.ConcurrentUpdate()
+	case postgres.ViolatedConstraint(err) == "student_mobile_key":
+		return Record{}, server.NewProblem(http.StatusConflict, "duplicate-mobile", "another student has this mobile number",
+			server.Fault{Field: "mobile", Code: "duplicate", Detail: "another student has this mobile number"})
+	case err != nil:
+		return Record{}, fmt.Errorf("%s: %w", what, err)
+	}
+	return record, nil
+}
+
+const deleteSynthetic = `
+with gone as (
+    delete from student where student_id = $1 and version = $2 and synthetic returning student_id
+), audit as (
+    delete from student_audit where student_id in (select student_id from gone)
+)
+select count(*) from gone`
+
+// Remove takes a synthetic student out for good, with its history. Errors: concurrent-update.
+func (s *Store) Remove(ctx context.Context, current Record) error {
+	var removed int
+	if err := s.pool.QueryRow(ctx, deleteSynthetic, current.StudentID, current.Version).Scan(&removed); err != nil {
+		return fmt.Errorf("remove a synthetic student: %w", err)
+	}
+	if removed == 0 {
+		return server.ConcurrentUpdate()
+	}
+	return nil
+}
+
+const selectStudent = `select ` + recordColumns + ` from student where student_id = $1`
+
+// Get reads one student, synthetic ones too. Errors: not-found.
+func (s *Store) Get(ctx context.Context, id string) (Record, error) {
+	rows, _ := s.pool.Query(ctx, selectStudent, id)
+	record, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Record])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Record{}, notFound()
+	} else if err != nil {
+		return Record{}, fmt.Errorf("read a student: %w", err)
+	}
+	return record, nil
+}
+
+func notFound() error { return server.NotFound("there is no student with this id") }
+
+// Entry is one write in the history of a student.
+type Entry struct {
+	Version   int64     `db:"version"`
+	Action    Action    `db:"action"`
+	ChangedAt time.Time `db:"changed_at"`
+	ChangedBy string    `db:"changed_by"`
+	RequestID string    `db:"request_id"`
+	Before    *Record   `db:"before"`
+	After     *Record   `db:"after"`
+}
+
+const selectHistory = `
+select version, action, changed_at, changed_by, request_id, before, after
+from student_audit
+where student_id = $1
+order by version desc`
+
+// History reads every write of one student, the newest first.
+func (s *Store) History(ctx context.Context, id string) ([]Entry, error) {
+	rows, _ := s.pool.Query(ctx, selectHistory, id)
+	entries, err := pgx.CollectRows(rows, pgx.RowToStructByName[Entry])
+	if err != nil {
+		return nil, fmt.Errorf("read the history of a student: %w", err)
+	}
+	return entries, nil
+}
+
+func (d Details) args() pgx.NamedArgs {
+	return pgx.NamedArgs{
+		"first_name": d.FirstName, "last_name": d.LastName, "date_of_birth": d.DateOfBirth,
+		"street": d.Street, "city": d.City, "state": d.State, "pin_code": d.PinCode, "country": d.Country,
+		"mobile": d.Mobile, "email": d.Email, "guardian_name": d.GuardianName, "mother_name": d.MotherName,
+		"caste": d.Caste, "moles": d.Moles, "aadhaar_number": d.AadhaarNumber,
+	}
+}
