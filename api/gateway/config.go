@@ -1,0 +1,50 @@
+// Package gateway is the single entry point: it checks who calls, finds a healthy instance of the service that the path
+// belongs to, and passes the request through without holding it.
+package gateway
+
+import (
+	"errors"
+	"time"
+)
+
+// Config is how the gateway treats the instances behind it.
+type Config struct {
+	// ConnectTimeout bounds the opening of a connection to an instance.
+	ConnectTimeout time.Duration `env:"GATEWAY_CONNECT_TIMEOUT" envDefault:"1s"`
+	// ResponseHeaderTimeout bounds the wait from the request's last byte to the answer's headers.
+	ResponseHeaderTimeout time.Duration `env:"GATEWAY_RESPONSE_HEADER_TIMEOUT" envDefault:"30s"`
+	// IdleTimeout closes an unused connection to an instance. Below SERVER_IDLE_TIMEOUT of the services, so that the
+	// gateway closes first.
+	IdleTimeout time.Duration `env:"GATEWAY_IDLE_TIMEOUT" envDefault:"60s"`
+	// MaxIdlePerInstance is how many unused connections to one instance are kept.
+	MaxIdlePerInstance int `env:"GATEWAY_MAX_IDLE_PER_INSTANCE" envDefault:"256"`
+	// WaitForInstance is how long a request waits for an instance when there is none, for example during a restart.
+	WaitForInstance time.Duration `env:"GATEWAY_WAIT_FOR_INSTANCE" envDefault:"2s"`
+	// Retries is how many further instances a request may be tried on.
+	Retries int `env:"GATEWAY_RETRIES" envDefault:"2"`
+	// CheckInterval is the time between two readiness checks of an instance.
+	CheckInterval time.Duration `env:"GATEWAY_CHECK_INTERVAL" envDefault:"1s"`
+	// CheckTimeout bounds one readiness check.
+	CheckTimeout time.Duration `env:"GATEWAY_CHECK_TIMEOUT" envDefault:"2s"`
+	// FirstView is how long after its start the gateway waits for the registry before it says that it is ready all the same.
+	FirstView time.Duration `env:"GATEWAY_FIRST_VIEW" envDefault:"3s"`
+	// MaxBodyBytes bounds the body of a request; it stands for SERVER_MAX_BODY_BYTES here, as bodies are not held.
+	// The services have their own, lower bounds.
+	MaxBodyBytes int64 `env:"GATEWAY_MAX_BODY_BYTES" envDefault:"1073741824"`
+	// DocumentTTL is how long the merged OpenAPI document is served before the services are asked again.
+	DocumentTTL time.Duration `env:"GATEWAY_DOCUMENT_TTL" envDefault:"30s"`
+	// DocumentTimeout bounds the asking of one service for its OpenAPI document.
+	DocumentTimeout time.Duration `env:"GATEWAY_DOCUMENT_TIMEOUT" envDefault:"3s"`
+}
+
+// Check reports every fault of the configuration.
+func (c Config) Check() error {
+	var faults []error
+	if c.ConnectTimeout <= 0 || c.ResponseHeaderTimeout <= 0 || c.CheckInterval <= 0 || c.CheckTimeout <= 0 || c.DocumentTimeout <= 0 {
+		faults = append(faults, errors.New("GATEWAY_CONNECT_TIMEOUT, _RESPONSE_HEADER_TIMEOUT, _CHECK_INTERVAL, _CHECK_TIMEOUT and _DOCUMENT_TIMEOUT must be above zero"))
+	}
+	if c.Retries < 0 || c.WaitForInstance < 0 || c.MaxIdlePerInstance < 0 || c.MaxBodyBytes <= 0 {
+		faults = append(faults, errors.New("GATEWAY_RETRIES, _WAIT_FOR_INSTANCE, _MAX_IDLE_PER_INSTANCE must not be negative, _MAX_BODY_BYTES above zero"))
+	}
+	return errors.Join(faults...)
+}

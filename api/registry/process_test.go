@@ -1,0 +1,111 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/school-sms/sms/internal/child"
+	"github.com/school-sms/sms/internal/discovery"
+	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/postgres/pgtest"
+	"github.com/school-sms/sms/migrations"
+)
+
+// TestKilledRegistry kills a registry process with a signal that it cannot see, twice: nobody who lives is lost, the
+// view of a gateway never loses anybody, and who died meanwhile goes within a lease.
+func TestKilledRegistry(t *testing.T) {
+	t.Parallel()
+	database := pgtest.New(t, migrations.Registry())
+	port, err := pgtest.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	_, public, err := identity.NewKeyPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{"password": []byte(database.Password), "key": public}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	launch := func() (kill func()) {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "TEST_EUREKA_SERVER=1", "SERVER_ADDRESS=127.0.0.1:"+strconv.Itoa(port),
+			"DATABASE_URL="+database.URL, "DATABASE_PASSWORD_FILE="+filepath.Join(dir, "password"),
+			"IDENTITY_PUBLIC_KEY_FILE="+filepath.Join(dir, "key"), "REGISTRY_EVICT_INTERVAL=100ms", "LOG_LEVEL=error")
+		cmd.Stderr = os.Stderr
+		if err := child.Start(cmd, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		return func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
+	}
+	kill := launch()
+	defer func() { kill() }()
+
+	cfg := discovery.Config{URL: "http://127.0.0.1:" + strconv.Itoa(port) + "/eureka", Timeout: 2 * time.Second,
+		RenewInterval: 500 * time.Millisecond, LeaseDuration: 2 * time.Second, Wait: 10 * time.Second}
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	registrar := func(id string, cfg discovery.Config) *discovery.Registrar {
+		r := discovery.NewRegistrar(cfg, discovery.Instance{App: "a", ID: id, Host: "127.0.0.1", Port: 1, Release: "r"}, log)
+		r.Start()
+		<-r.Registered()
+		return r
+	}
+	living := registrar("living", cfg)
+	never := cfg
+	never.RenewInterval = time.Hour
+	registrar("dead", never)
+
+	view := discovery.NewView(discovery.NewClient(cfg), log)
+	view.Start()
+	defer view.Stop()
+	awaitView(t, view, func(s discovery.Snapshot) bool { return len(s.App("a").Instances) == 2 })
+
+	for range 2 {
+		kill()
+		snapshot, _ := view.Current()
+		if len(snapshot.App("a").Instances) == 0 {
+			t.Fatal("the view lost everybody with the registry")
+		}
+		epoch := snapshot.Epoch
+		kill = launch()
+		snapshot = awaitView(t, view, func(s discovery.Snapshot) bool { return s.Epoch != epoch })
+		if app := snapshot.App("a"); len(app.Instances) == 0 || app.Instances[len(app.Instances)-1].ID != "living" {
+			t.Fatalf("after the restart: %+v", app)
+		}
+	}
+	awaitView(t, view, func(s discovery.Snapshot) bool { return len(s.App("a").Instances) == 1 })
+	if err := living.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
+	awaitView(t, view, func(s discovery.Snapshot) bool { return len(s.App("a").Instances) == 0 })
+}
+
+func awaitView(t *testing.T, view *discovery.View, reached func(discovery.Snapshot) bool) discovery.Snapshot {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 30*time.Second, errors.New("the view does not get there"))
+	defer cancel()
+	for {
+		snapshot, changed := view.Current()
+		if reached(snapshot) {
+			return snapshot
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("%v: %+v", context.Cause(ctx), snapshot)
+		}
+	}
+}

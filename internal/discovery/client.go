@@ -1,0 +1,203 @@
+package discovery
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var (
+	// ErrUnchanged says that nothing has changed since the revision that was asked about.
+	ErrUnchanged = errors.New("the registry has not changed")
+	// ErrFenced says that somebody with a higher fence has changed the split since: the caller must stop.
+	ErrFenced = errors.New("a newer operation holds the split")
+)
+
+// AnswerError is an answer of the registry that is not the one hoped for.
+type AnswerError struct {
+	Status int
+	Detail string
+}
+
+func (e *AnswerError) Error() string {
+	if e.Detail == "" {
+		return fmt.Sprintf("the registry answered %d", e.Status)
+	}
+	return fmt.Sprintf("the registry answered %d: %s", e.Status, e.Detail)
+}
+
+// TokenSource yields the token for one request.
+type TokenSource func() (string, error)
+
+// Client speaks the registry's own interface. It is safe for concurrent use.
+type Client struct {
+	cfg   Config
+	http  *http.Client
+	token TokenSource
+}
+
+// NewClient makes a client; it connects when first used. Changes to splits carry the token of cfg.TokenFile.
+func NewClient(cfg Config) *Client {
+	return &Client{cfg: cfg, http: newHTTP(cfg), token: func() (string, error) {
+		if cfg.TokenFile == "" {
+			return "", errors.New("no token to change splits with: DISCOVERY_TOKEN_FILE is not set")
+		}
+		token, err := os.ReadFile(cfg.TokenFile)
+		if err != nil {
+			return "", fmt.Errorf("read the token (DISCOVERY_TOKEN_FILE): %w", err)
+		}
+		return strings.TrimSpace(string(token)), nil
+	}}
+}
+
+// WithToken returns a client that takes its tokens elsewhere.
+func (c *Client) WithToken(source TokenSource) *Client {
+	with := *c
+	with.token = source
+	return &with
+}
+
+// Snapshot returns what the registry knows. With wait above zero and after the revision that the caller has, it returns
+// as soon as there is another one, or ErrUnchanged after about wait.
+func (c *Client) Snapshot(ctx context.Context, after int64, wait time.Duration) (Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait+c.cfg.Timeout)
+	defer cancel()
+	query := url.Values{"after": {strconv.FormatInt(after, 10)}, "wait": {wait.String()}}
+	var snapshot Snapshot
+	status, err := c.do(ctx, http.MethodGet, "/registry/v1/snapshot?"+query.Encode(), nil, &snapshot)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("read the registry: %w", err)
+	}
+	if status == http.StatusNoContent {
+		return Snapshot{}, ErrUnchanged
+	}
+	return snapshot, nil
+}
+
+// SplitState is a split as it is stored.
+type SplitState struct {
+	App   string `json:"app"`
+	Split Split  `json:"split"`
+	// Fence of the last operation that changed the split.
+	Fence     int64     `json:"fence"`
+	UpdatedBy string    `json:"updatedBy"`
+	UpdatedAt time.Time `json:"updatedAt"`
+}
+
+// SplitState reads the split of an application. One that never had any is empty, with fence 0.
+func (c *Client) SplitState(ctx context.Context, app string) (SplitState, error) {
+	var state SplitState
+	if err := c.authorized(ctx, http.MethodGet, splitPath(app), nil, &state); err != nil {
+		return SplitState{}, fmt.Errorf("read the split of %s: %w", app, err)
+	}
+	return state, nil
+}
+
+// SetSplit stores a split, which reaches every gateway within a second. The fence grows with each operation on the
+// application; a lower one than the stored one is refused with ErrFenced, an equal one is accepted.
+func (c *Client) SetSplit(ctx context.Context, app string, split Split, fence int64) error {
+	body := struct {
+		Split Split `json:"split"`
+		Fence int64 `json:"fence"`
+	}{split, fence}
+	if err := c.authorized(ctx, http.MethodPut, splitPath(app), body, nil); err != nil {
+		return fmt.Errorf("set the split of %s: %w", app, err)
+	}
+	return nil
+}
+
+// ClearSplit makes every instance of the application count alike again. The fence stays in force.
+func (c *Client) ClearSplit(ctx context.Context, app string, fence int64) error {
+	path := splitPath(app) + "?fence=" + strconv.FormatInt(fence, 10)
+	if err := c.authorized(ctx, http.MethodDelete, path, nil, nil); err != nil {
+		return fmt.Errorf("clear the split of %s: %w", app, err)
+	}
+	return nil
+}
+
+func splitPath(app string) string {
+	return "/api/v1/registry/splits/" + url.PathEscape(strings.ToLower(app))
+}
+
+func (c *Client) authorized(ctx context.Context, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	_, err := c.do(ctx, method, path, in, out)
+	if answer, ok := errors.AsType[*AnswerError](err); ok && answer.Status == http.StatusConflict {
+		return fmt.Errorf("%w: %s", ErrFenced, answer.Detail)
+	}
+	return err
+}
+
+// do sends one request below the registry's root. Paths below /api carry the token.
+func (c *Client) do(ctx context.Context, method, path string, in, out any) (status int, err error) {
+	var body io.Reader
+	if in != nil {
+		encoded, err := json.Marshal(in)
+		if err != nil {
+			return 0, fmt.Errorf("encode the request: %w", err)
+		}
+		body = bytes.NewReader(encoded)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.cfg.root()+path, body)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Accept", "application/json")
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if strings.HasPrefix(path, "/api/") {
+		token, err := c.token()
+		if err != nil {
+			return 0, err
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return roundTrip(c.http, req, out)
+}
+
+// roundTrip sends a request and decodes a success into out; every other answer is an *AnswerError.
+func roundTrip(client *http.Client, req *http.Request, out any) (status int, err error) {
+	const maxErrorBytes = 64 << 10
+	res, err := client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode >= http.StatusMultipleChoices {
+		var problem struct {
+			Detail string `json:"detail"`
+		}
+		text, _ := io.ReadAll(io.LimitReader(res.Body, maxErrorBytes))
+		_ = json.Unmarshal(text, &problem) // a bare body leaves the detail empty
+		return res.StatusCode, &AnswerError{Status: res.StatusCode, Detail: problem.Detail}
+	}
+	if out != nil && res.StatusCode != http.StatusNoContent {
+		if err := json.NewDecoder(res.Body).Decode(out); err != nil {
+			return res.StatusCode, fmt.Errorf("decode the answer: %w", err)
+		}
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxErrorBytes)) // so that the connection can be used again
+	return res.StatusCode, nil
+}
+
+func newHTTP(cfg Config) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: cfg.Timeout, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   cfg.Timeout,
+		ResponseHeaderTimeout: cfg.Wait + cfg.Timeout,
+		MaxIdleConnsPerHost:   4,
+		IdleConnTimeout:       30 * time.Second,
+	}}
+}
