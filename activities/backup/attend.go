@@ -1,0 +1,100 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/school-sms/sms/internal/backup"
+)
+
+const (
+	// beat is how often an activity says that it lives, and how far it is.
+	beat = 2 * time.Second
+	// stallLimit ends a dump or a read that has not moved for this long, so that its locks are freed. It is more than
+	// pg_dump's wait for a lock and than the count of one big table take.
+	stallLimit = 10 * time.Minute
+)
+
+var (
+	errStalled  = errors.New("nothing has moved for " + stallLimit.String())
+	errStopping = errors.New("the worker is stopping")
+)
+
+// Moved is how far an activity is: the details of its heartbeats.
+type Moved struct {
+	Bytes     int64 `json:"bytes"`
+	Tables    int64 `json:"tables"`
+	AllTables int64 `json:"allTables"`
+}
+
+// attended runs work with heartbeats, when one of the slots is free. It ends work when the activity is cancelled, when
+// the worker stops, and when the meter stands still for longer than stall, if that is above zero.
+func (a *Activities) attended(ctx context.Context, stall time.Duration, work func(context.Context, *backup.Meter) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var meter backup.Meter
+	var started atomic.Bool
+	done := make(chan error, 1)
+	go func() {
+		release, err := a.slot(ctx)
+		if err != nil {
+			done <- err
+			return
+		}
+		defer release()
+		started.Store(true)
+		done <- work(ctx, &meter)
+	}()
+
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	stopping := activity.GetWorkerStopChannel(ctx)
+	var last Moved
+	lastMove := time.Now()
+	for {
+		select {
+		case err := <-done:
+			return causeOf(ctx, err)
+		case <-stopping:
+			cancel(errStopping)
+			stopping = nil
+		case <-tick.C:
+			now := Moved{meter.Bytes.Load(), meter.Tables.Load(), meter.AllTables.Load()}
+			if now != last || !started.Load() {
+				last, lastMove = now, time.Now()
+			}
+			if stall > 0 && time.Since(lastMove) > stall {
+				cancel(errStalled)
+			}
+			activity.RecordHeartbeat(ctx, now)
+		}
+	}
+}
+
+// slot waits until one of the slots is free.
+func (a *Activities) slot(ctx context.Context) (release func(), err error) {
+	if a.Slots == nil {
+		return func() {}, nil
+	}
+	select {
+	case a.Slots <- struct{}{}:
+		return func() { <-a.Slots }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// causeOf prefers the reason why work was ended to what it said when it was.
+func causeOf(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}

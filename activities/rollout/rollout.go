@@ -1,0 +1,214 @@
+// Package rollout is what a rollout does to its target and to traffic. Every activity states what should be, so that
+// one that runs twice, or late, changes nothing wrong.
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/school-sms/sms/internal/discovery"
+	"github.com/school-sms/sms/internal/rollout"
+	"github.com/school-sms/sms/internal/target"
+)
+
+// Types of the errors that a retry does not mend.
+const (
+	// ReleaseUnusableType: the target cannot take the release.
+	ReleaseUnusableType = "ReleaseUnusable"
+	// TakenOverType: a newer operation acts on the service, this one must stop.
+	TakenOverType = "TakenOver"
+	// NotReadyType: the release did not become, or stay, ready. The message says why.
+	NotReadyType = "NotReady"
+)
+
+// pollInterval is the pause between two looks at the target.
+const pollInterval = 250 * time.Millisecond
+
+// Activities act on one target and on the registry's splits.
+type Activities struct {
+	Target  target.Target
+	Traffic *discovery.Client
+}
+
+// ImportInput names a release as the operator did.
+type ImportInput struct{ Service, Release string }
+
+// ImportRelease makes a release known to the target by its content.
+func (a *Activities) ImportRelease(ctx context.Context, in ImportInput) (target.Release, error) {
+	release, err := a.Target.Import(ctx, in.Service, in.Release)
+	if errors.Is(err, target.ErrNotFound) {
+		return release, unusable(err)
+	}
+	return release, err
+}
+
+// Service names a service of an environment.
+type Service struct{ Environment, Service string }
+
+// ObserveTarget reads what runs.
+func (a *Activities) ObserveTarget(ctx context.Context, in Service) (target.Observed, error) {
+	observed, err := a.Target.Status(ctx, in.Environment, in.Service)
+	if errors.Is(err, target.ErrNotFound) {
+		return observed, unusable(err)
+	}
+	return observed, err
+}
+
+// EnsureDeployment asks the target for a deployment.
+func (a *Activities) EnsureDeployment(ctx context.Context, d target.Deployment) error {
+	err := a.Target.Ensure(ctx, d)
+	if errors.Is(err, target.ErrNotFound) {
+		return unusable(err)
+	}
+	return fenced(err)
+}
+
+// RemoveInput names a track to end.
+type RemoveInput struct {
+	Service
+	Track string
+	Fence int64
+}
+
+// RemoveTrack ends a track.
+func (a *Activities) RemoveTrack(ctx context.Context, in RemoveInput) error {
+	return fenced(a.Target.Remove(ctx, in.Environment, in.Service.Service, in.Track, in.Fence))
+}
+
+// AwaitInput says which instances to wait for.
+type AwaitInput struct {
+	Service
+	Release  string
+	Replicas int
+	// Within bounds the wait of one attempt. It is measured by the worker's monotonic clock.
+	Within time.Duration
+}
+
+// AwaitReady returns when all instances are ready and registered. It fails with NotReadyType as soon as it is clear
+// that they will not be, or after Within.
+func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
+	deadline := time.After(in.Within)
+	app := discovery.App(in.Service.Service, in.Environment)
+	return poll(ctx, deadline, func() (done bool, waiting string, err error) {
+		observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
+		if err != nil {
+			return false, "the target does not answer: " + err.Error(), nil
+		}
+		ready, waiting, failed := rollout.Judge(observed, in.Release, in.Replicas)
+		if failed != "" {
+			return false, "", notReady(failed)
+		}
+		if !ready {
+			return false, waiting, nil
+		}
+		snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
+		if err != nil {
+			return false, "the registry does not answer: " + err.Error(), nil
+		}
+		if n := registered(snapshot, app, in.Release); n < in.Replicas {
+			return false, fmt.Sprintf("%d of %d instances are registered", n, in.Replicas), nil
+		}
+		return true, "", nil
+	})
+}
+
+// AwaitGone returns when no instance of the release is left, on the target and in the registry.
+func (a *Activities) AwaitGone(ctx context.Context, in AwaitInput) error {
+	app := discovery.App(in.Service.Service, in.Environment)
+	return poll(ctx, nil, func() (done bool, waiting string, err error) {
+		observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
+		if err != nil {
+			return false, "the target does not answer: " + err.Error(), nil
+		}
+		if n := len(observed.Of(in.Release)); n > 0 {
+			return false, fmt.Sprintf("%d instances still drain", n), nil
+		}
+		snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
+		if err != nil {
+			return false, "the registry does not answer: " + err.Error(), nil
+		}
+		if n := registered(snapshot, app, in.Release); n > 0 {
+			return false, fmt.Sprintf("%d instances are still registered", n), nil
+		}
+		return true, "", nil
+	})
+}
+
+// JudgeRelease fails with NotReadyType when a release that was ready no longer is.
+func (a *Activities) JudgeRelease(ctx context.Context, in AwaitInput) error {
+	observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
+	if err != nil {
+		return err
+	}
+	if why := rollout.Soured(observed, in.Release, in.Replicas); why != "" {
+		return notReady(why)
+	}
+	return nil
+}
+
+// TrafficInput is a split to put in force.
+type TrafficInput struct {
+	Service
+	// Split by digest; empty: all instances count alike.
+	Split discovery.Split
+	Fence int64
+}
+
+// SetTraffic stores a split with the registry, from where it reaches every gateway within a second.
+func (a *Activities) SetTraffic(ctx context.Context, in TrafficInput) error {
+	app := discovery.App(in.Service.Service, in.Environment)
+	if len(in.Split) == 0 {
+		return fenced(a.Traffic.ClearSplit(ctx, app, in.Fence))
+	}
+	return fenced(a.Traffic.SetSplit(ctx, app, in.Split, in.Fence))
+}
+
+func registered(snapshot discovery.Snapshot, app, release string) int {
+	n := 0
+	for _, i := range snapshot.App(app).Instances {
+		if i.Release == release && i.Status == discovery.StatusUp {
+			n++
+		}
+	}
+	return n
+}
+
+// poll looks until it is done, reporting what it waits for in its heartbeats.
+func poll(ctx context.Context, deadline <-chan time.Time, look func() (done bool, waiting string, err error)) error {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		done, waiting, err := look()
+		if done || err != nil {
+			return err
+		}
+		activity.RecordHeartbeat(ctx, map[string]string{"waitingFor": waiting})
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return notReady("not ready in time: " + waiting)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func unusable(err error) error {
+	return temporal.NewNonRetryableApplicationError(err.Error(), ReleaseUnusableType, nil)
+}
+
+func notReady(why string) error {
+	return temporal.NewNonRetryableApplicationError(why, NotReadyType, nil)
+}
+
+func fenced(err error) error {
+	if errors.Is(err, target.ErrFenced) || errors.Is(err, discovery.ErrFenced) {
+		return temporal.NewNonRetryableApplicationError("a newer operation has taken over this service", TakenOverType, nil)
+	}
+	return err
+}

@@ -1,0 +1,93 @@
+package ops
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	enums "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/converter"
+
+	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/internal/temporalclient"
+	"github.com/school-sms/sms/workflows/progress"
+)
+
+// queryTimeout is how long a worker has to say where an operation stands; then its record answers.
+const queryTimeout = 2 * time.Second
+
+// lost is what is recorded of an operation whose workflow ended without a word.
+const lost = "Ended without a word: its workflow was terminated or lost."
+
+// read returns where an operation stands: what its workflow says while it runs, else its record. A record that says
+// that a workflow runs which does not is corrected.
+func (s *Service) read(ctx context.Context, id string, kinds ...operation.Kind) (operation.Record, *Activity, error) {
+	record, err := s.find(ctx, id, kinds...)
+	if err != nil || record.Ended() {
+		return record, nil, err
+	}
+	callCtx, cancel := context.WithTimeout(ctx, temporalTimeout)
+	defer cancel()
+	described, err := s.temporal.DescribeWorkflowExecution(callCtx, record.WorkflowID, record.RunID)
+	gone := temporalclient.NotFound(err)
+	if err != nil && !gone {
+		return record, nil, nil // Temporal is away: the record is what is known
+	}
+	if !gone && described.GetWorkflowExecutionInfo().GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		if live, err := s.ask(ctx, record); err == nil && live.Revision >= record.Revision {
+			record = live
+		}
+		return record, activityOf(described), nil
+	}
+	record, err = s.settle(ctx, record, gone)
+	return record, nil, err
+}
+
+// settle corrects the record of a workflow that has ended.
+func (s *Service) settle(ctx context.Context, record operation.Record, gone bool) (operation.Record, error) {
+	again, err := s.store.Get(ctx, record.ID, record.Kind)
+	if err != nil || again.Ended() { // it ended between two looks
+		return again, err
+	}
+	if !gone {
+		if last, err := s.ask(ctx, record); err == nil && last.Ended() {
+			return last, s.store.Record(ctx, last)
+		} else if err != nil && !temporalclient.NotFound(err) {
+			return record, nil // no worker to ask for now
+		}
+	}
+	if err := s.store.Abandon(ctx, record.ID, lost); err != nil {
+		return record, err
+	}
+	return s.store.Get(ctx, record.ID, record.Kind)
+}
+
+// ask asks the workflow itself.
+func (s *Service) ask(ctx context.Context, record operation.Record) (operation.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	value, err := s.temporal.QueryWorkflow(ctx, record.WorkflowID, record.RunID, progress.StatusQuery)
+	if err != nil {
+		return operation.Record{}, err
+	}
+	var live operation.Record
+	return live, value.Get(&live)
+}
+
+// activityOf is the longest-running activity that is more than a record being written.
+func activityOf(described *workflowservice.DescribeWorkflowExecutionResponse) *Activity {
+	for _, pending := range described.GetPendingActivities() {
+		name := pending.GetActivityType().GetName()
+		if name == "RecordOperation" {
+			continue
+		}
+		activity := &Activity{Name: name, Attempt: pending.GetAttempt(), LastFailure: pending.GetLastFailure().GetMessage()}
+		var progress map[string]any
+		if details := pending.GetHeartbeatDetails(); details != nil && converter.GetDefaultDataConverter().FromPayloads(details, &progress) == nil {
+			activity.Progress, _ = json.Marshal(progress)
+		}
+		return activity
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+// Package backuptest gives tests databases to back up, and the role that may.
+package backuptest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/school-sms/sms/internal/backup"
+	"github.com/school-sms/sms/internal/postgres"
+	"github.com/school-sms/sms/internal/postgres/pgtest"
+)
+
+// Role is the one that `sms up` makes backups with: no superuser.
+const Role = "sms_backup"
+
+// schema has what a dump must bring back: keys, a sequence, an extension, a partitioned table, a view.
+var schema = fstest.MapFS{"001_school.sql": {Data: []byte(`
+create extension pg_trgm;
+create schema archive;
+create table student (id bigint generated always as identity primary key, name text not null, note text not null);
+create index student_name on student using gin (name gin_trgm_ops);
+create table archive.event (student_id bigint references student, at date not null) partition by range (at);
+create table archive.event_2025 partition of archive.event for values from ('2025-01-01') to ('2026-01-01');
+create table archive.event_2026 partition of archive.event for values from ('2026-01-01') to ('2027-01-01');
+create table empty ();
+create view names as select name from student;
+create unlogged table cache (key text primary key);
+`)}}
+
+// seed makes notes that do not compress, so that the archive is about as big as they are.
+const seed = `
+insert into student (name, note)
+select 'student ' || i, (select string_agg(md5(random()::text || i || j), '') from generate_series(1, 32) as j) from generate_series(1, $1::int) as i;
+`
+
+var role = sync.OnceValue(makeRole)
+
+// shared is the server of the test binary.
+var shared struct {
+	sync.Mutex
+	cluster  postgres.Cluster
+	password string
+}
+
+// New makes a database of that many students (about 1 kB each) and returns it as the backup role reaches it.
+func New(t testing.TB, students int) backup.Source {
+	t.Helper()
+	cfg := pgtest.New(t, schema)
+	shared.Lock()
+	shared.cluster, shared.password = pgtest.Cluster(t)
+	shared.Unlock()
+	if err := role(); err != nil {
+		t.Fatal(err)
+	}
+	name := cfg.URL[strings.LastIndex(cfg.URL, "/")+1:]
+	Exec(t, name, seed, students)
+	Exec(t, name, `insert into archive.event select id, date '2025-12-30' + (id % 5)::int from student`)
+	return backup.Source{Database: name, URL: shared.cluster.Config(Role, "", name).URL}
+}
+
+// Exec runs a statement in a database as the superuser.
+func Exec(t testing.TB, database, statement string, args ...any) {
+	t.Helper()
+	conn := connect(t, database)
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(context.Background(), statement, args...); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// Number reads one number as the superuser.
+func Number(t testing.TB, query string, args ...any) int {
+	t.Helper()
+	conn := connect(t, "postgres")
+	defer conn.Close(context.Background())
+	var n int
+	if err := conn.QueryRow(context.Background(), query, args...).Scan(&n); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+func connect(t testing.TB, database string) *pgx.Conn {
+	t.Helper()
+	conn, err := shared.cluster.Connect(context.Background(), shared.password, database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// makeRole makes the role, with its password where pgx, pg_dump and pg_restore look for it.
+func makeRole() error {
+	ctx := context.Background()
+	conn, err := shared.cluster.Connect(ctx, shared.password, "postgres")
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	password := rand.Text()
+	if _, err := conn.Exec(ctx, fmt.Sprintf("create role %s login createdb in role pg_read_all_data password '%s'", Role, password)); err != nil {
+		return err
+	}
+	file := filepath.Join(filepath.Dir(shared.cluster.Dir), "backup.pgpass")
+	line := fmt.Sprintf("127.0.0.1:%d:*:%s:%s\n", shared.cluster.Port, Role, password)
+	if err := os.WriteFile(file, []byte(line), 0o600); err != nil {
+		return err
+	}
+	return os.Setenv("PGPASSFILE", file)
+}

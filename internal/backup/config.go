@@ -1,0 +1,108 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Config is what backups need. Passwords are in the file that the variable PGPASSFILE names (PostgreSQL manual, section
+// 34.16), which pgx, pg_dump and pg_restore read by themselves.
+type Config struct {
+	// Databases to back up: name=URL, comma-separated, without passwords, for example
+	// student_db=postgres://sms_backup@127.0.0.1:15432/student_db. A comma within a URL is written %2C.
+	Databases Sources `env:"BACKUP_DATABASES"`
+	// Dir is the folder that backups are kept in.
+	Dir string `env:"BACKUP_DIR" envDefault:"backups"`
+	// PostgresBin is the folder of pg_dump and pg_restore; empty: the newest installed, else those on the PATH.
+	PostgresBin string `env:"POSTGRES_BIN"`
+	// Parallel is how many dumps and restores run at once.
+	Parallel int `env:"BACKUP_PARALLEL" envDefault:"2"`
+}
+
+// Check names every fault.
+func (c Config) Check() error {
+	if c.Parallel < 1 {
+		return errors.New("BACKUP_PARALLEL must be at least 1")
+	}
+	return nil
+}
+
+// Source is a database that can be backed up.
+type Source struct {
+	Database string
+	// URL has no password.
+	URL string
+}
+
+// Sources are the databases of the configuration.
+type Sources []Source
+
+// sourceName is what a database may be called here: the name is part of file names and of scratch databases.
+var sourceName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,39}$`)
+
+// UnmarshalText reads BACKUP_DATABASES. Errors never repeat a URL.
+func (s *Sources) UnmarshalText(text []byte) error {
+	var faults []error
+	for item := range strings.SplitSeq(string(text), ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
+		name, address, ok := strings.Cut(item, "=")
+		if !ok || !sourceName.MatchString(name) {
+			faults = append(faults, errors.New("an entry is not name=URL with a name of lower-case letters, digits and _"))
+			continue
+		}
+		if fault := checkURL(address); fault != "" {
+			faults = append(faults, fmt.Errorf("%s: %s", name, fault))
+			continue
+		}
+		if _, known := s.Find(name); known {
+			faults = append(faults, fmt.Errorf("%s: named twice", name))
+		}
+		*s = append(*s, Source{Database: name, URL: address})
+	}
+	return errors.Join(faults...)
+}
+
+// checkURL returns what is wrong with the address of a database.
+func checkURL(address string) string {
+	const wrong = "not a PostgreSQL URL (postgres://user@host:port/database)"
+	parsed, err := url.Parse(address)
+	if err != nil || parsed.Scheme != "postgres" && parsed.Scheme != "postgresql" {
+		return wrong
+	}
+	if _, has := parsed.User.Password(); has || parsed.Query().Has("password") {
+		return "the URL holds a password: put it into the file that PGPASSFILE names"
+	}
+	if parsed.User.Username() == "" || strings.Trim(parsed.Path, "/") == "" {
+		return "the URL names no user or no database"
+	}
+	if _, err := pgx.ParseConfig(address); err != nil {
+		return wrong
+	}
+	return ""
+}
+
+// Find returns the source of a database.
+func (s Sources) Find(database string) (Source, bool) {
+	i := slices.IndexFunc(s, func(source Source) bool { return source.Database == database })
+	if i < 0 {
+		return Source{}, false
+	}
+	return s[i], true
+}
+
+// Names lists the databases.
+func (s Sources) Names() []string {
+	names := make([]string, len(s))
+	for i, source := range s {
+		names[i] = source.Database
+	}
+	return names
+}

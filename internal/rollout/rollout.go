@@ -1,0 +1,159 @@
+// Package rollout holds the rules of a rollout: what may be asked, how traffic moves, and when a release has failed.
+// Nothing here acts or waits.
+package rollout
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/school-sms/sms/internal/target"
+)
+
+// Gateway is the service that splits traffic for the others, and has nobody to split its own.
+const Gateway = "api-gateway"
+
+// Services that can be rolled out.
+func Services() []string { return []string{Gateway, "configuration-service", "student-service"} }
+
+// Environments that can be rolled out to.
+func Environments() []string { return []string{"production", "staging"} }
+
+// Request asks for a rollout of one service in one environment.
+type Request struct {
+	Environment string `json:"environment"`
+	Service     string `json:"service"`
+	// Release is what the target runs: on one machine the absolute path of an executable.
+	Release     string `json:"release"`
+	RequestedBy string `json:"requestedBy"`
+	// Weights are the percentages of traffic that the new release gets, one after the other; the last is 100.
+	// Default: 10, 50, 100.
+	Weights []int `json:"weights,omitempty"`
+	// Soak is how long each weight is watched. Default: 5 s.
+	Soak time.Duration `json:"soak,omitempty"`
+	// ReadyWithin is how long the new instances may take to become ready. Default: 60 s.
+	ReadyWithin time.Duration `json:"readyWithin,omitempty"`
+}
+
+// Defaults of a Request.
+const (
+	DefaultSoak        = 5 * time.Second
+	DefaultReadyWithin = 60 * time.Second
+	maxSoak            = 24 * time.Hour
+	maxReadyWithin     = time.Hour
+)
+
+// WithDefaults fills in what was not asked for.
+func (r Request) WithDefaults() Request {
+	if len(r.Weights) == 0 {
+		r.Weights = []int{10, 50, 100}
+	}
+	if r.Soak == 0 {
+		r.Soak = DefaultSoak
+	}
+	if r.ReadyWithin == 0 {
+		r.ReadyWithin = DefaultReadyWithin
+	}
+	return r
+}
+
+// Fault is one thing wrong with a request.
+type Fault struct{ Field, Detail string }
+
+func (f Fault) Error() string { return f.Field + " " + f.Detail }
+
+// Faults names everything that is wrong with the request.
+func (r Request) Faults() []Fault {
+	var faults []Fault
+	fault := func(field, format string, args ...any) {
+		faults = append(faults, Fault{field, fmt.Sprintf(format, args...)})
+	}
+	if !slices.Contains(Environments(), r.Environment) {
+		fault("environment", "%q is none of %v", r.Environment, Environments())
+	}
+	if !slices.Contains(Services(), r.Service) {
+		fault("service", "%q is none of %v", r.Service, Services())
+	}
+	if !filepath.IsAbs(r.Release) {
+		fault("release", "%q is not the absolute path of an executable on the platform's machine", r.Release)
+	}
+	if !slices.IsSorted(r.Weights) || len(slices.Compact(slices.Clone(r.Weights))) != len(r.Weights) ||
+		len(r.Weights) == 0 || r.Weights[0] < 1 || r.Weights[len(r.Weights)-1] != 100 {
+		fault("weights", "%v must rise, from at least 1, and end with 100", r.Weights)
+	}
+	if r.Soak < 0 || r.Soak > maxSoak {
+		fault("soak", "%s is not between 0 and %s", r.Soak, maxSoak)
+	}
+	if r.ReadyWithin < time.Second || r.ReadyWithin > maxReadyWithin {
+		fault("readyWithin", "%s is not between 1s and %s", r.ReadyWithin, maxReadyWithin)
+	}
+	return faults
+}
+
+// Err joins the faults; nil when there are none.
+func (r Request) Err() error {
+	var errs []error
+	for _, f := range r.Faults() {
+		errs = append(errs, f)
+	}
+	return errors.Join(errs...)
+}
+
+// WorkflowID is the lock: one rollout at a time for a service in an environment.
+func WorkflowID(environment, service string) string { return "rollout/" + environment + "/" + service }
+
+// Split gives weight percent to the new release and the rest to the stable one.
+func Split(stable, next string, weight int) map[string]int {
+	split := map[string]int{}
+	if weight < 100 {
+		split[stable] = 100 - weight
+	}
+	if weight > 0 {
+		split[next] = weight
+	}
+	return split
+}
+
+// maxFailures is how often instances may end by themselves while they become ready, before that is the verdict.
+const maxFailures = 2
+
+// Judge looks at the instances of a release that should have replicas ready ones. failed says why it will not do;
+// otherwise it is ready, or waiting says for what.
+func Judge(observed target.Observed, release string, replicas int) (ready bool, waiting, failed string) {
+	instances := observed.Of(release)
+	for _, i := range instances {
+		if i.Restarts >= maxFailures {
+			return false, "", fmt.Sprintf("%s does not stay up: %s", i.Name, i.Failure)
+		}
+	}
+	if n := observed.Ready(release); n < replicas {
+		waiting = fmt.Sprintf("%d of %d instances are ready", n, replicas)
+		for _, i := range instances {
+			if i.Failure != "" {
+				waiting += fmt.Sprintf("; %s: %s", i.Name, i.Failure)
+				break
+			}
+		}
+		return false, waiting, ""
+	}
+	return true, "", ""
+}
+
+// Soured says why a release that was ready is no longer good, or nothing. One restart is one too many for a release
+// that has just started.
+func Soured(observed target.Observed, release string, replicas int) string {
+	for _, i := range observed.Of(release) {
+		if i.Restarts > 0 {
+			return fmt.Sprintf("%s has ended by itself: %s", i.Name, i.Failure)
+		}
+		if !i.Ready {
+			return fmt.Sprintf("%s is no longer ready: %s", i.Name, i.Failure)
+		}
+	}
+	if n := observed.Ready(release); n < replicas {
+		return fmt.Sprintf("only %d of %d instances are there", n, replicas)
+	}
+	return ""
+}

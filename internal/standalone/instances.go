@@ -1,0 +1,283 @@
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/school-sms/sms/internal/target"
+)
+
+const loopback = "127.0.0.1"
+
+// instance is one process of a release.
+type instance struct {
+	*process
+	environment, service, release string
+	number                        int
+	port                          atomic.Int32
+}
+
+// fleet runs the instances of the services that rollouts act on, so that they are what desired says.
+type fleet struct {
+	platform *Platform
+	desired  *desired
+
+	mu        sync.Mutex
+	instances []*instance
+	closed    bool
+}
+
+var _ target.Target = (*fleet)(nil)
+
+// Import implements target.Target; ref is the path of an executable on this machine.
+func (f *fleet) Import(_ context.Context, service, ref string) (target.Release, error) {
+	if !filepath.IsAbs(ref) {
+		return target.Release{}, fmt.Errorf("%w: %q is not an absolute path", target.ErrNotFound, ref)
+	}
+	if !slices.Contains(programs, service) {
+		return target.Release{}, fmt.Errorf("%w: service %q", target.ErrNotFound, service)
+	}
+	return f.platform.layout.importRelease(service, ref)
+}
+
+// Ensure implements target.Target.
+func (f *fleet) Ensure(_ context.Context, d target.Deployment) error {
+	if !f.platform.layout.hasRelease(d.Service, d.Release) {
+		return fmt.Errorf("%w: release %s of %s was not imported", target.ErrNotFound, d.Release, d.Service)
+	}
+	if err := f.desired.ensure(d); err != nil {
+		return err
+	}
+	return f.converge(d.Environment, d.Service)
+}
+
+// Remove implements target.Target.
+func (f *fleet) Remove(_ context.Context, environment, service, track string, fence int64) error {
+	if err := f.desired.remove(environment, service, track, fence); err != nil {
+		return err
+	}
+	return f.converge(environment, service)
+}
+
+// Status implements target.Target.
+func (f *fleet) Status(_ context.Context, environment, service string) (target.Observed, error) {
+	tracks, err := f.desired.tracks(environment, service)
+	if err != nil {
+		return target.Observed{}, err
+	}
+	observed := target.Observed{Tracks: tracks}
+	for _, i := range f.of(environment, service) {
+		s := i.snapshot()
+		observed.Instances = append(observed.Instances, target.Instance{
+			Name: i.name, Release: i.release, Ready: s.State == Ready, Restarts: s.Restarts, Failure: s.Failure,
+		})
+	}
+	return observed, nil
+}
+
+func (f *fleet) of(environment, service string) []*instance {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var of []*instance
+	for _, i := range f.instances {
+		if i.environment == environment && i.service == service {
+			of = append(of, i)
+		}
+	}
+	return of
+}
+
+func (f *fleet) all() []*instance {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.instances)
+}
+
+// converge starts what is missing and begins to stop what is too much. It does not wait.
+func (f *fleet) converge(environment, service string) error {
+	tracks, err := f.desired.tracks(environment, service)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return errors.New("the platform is stopping")
+	}
+	want := wanted(tracks)
+	for _, i := range slices.Clone(f.instances) {
+		if i.environment != environment || i.service != service || i.stopping() {
+			continue
+		}
+		if want[i.release] > 0 {
+			want[i.release]--
+			continue
+		}
+		i.askToStop()
+		go f.forget(i)
+	}
+	for release, missing := range want {
+		for range missing {
+			i := f.newInstance(environment, service, release)
+			f.instances = append(f.instances, i)
+			i.start()
+		}
+	}
+	return nil
+}
+
+func (f *fleet) forget(i *instance) {
+	<-i.done
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.instances = slices.DeleteFunc(f.instances, func(other *instance) bool { return other == i })
+}
+
+// stopAll ends every instance of a service in all environments; with no service, every instance. It waits.
+func (f *fleet) stopAll(services ...string) {
+	f.mu.Lock()
+	f.closed = true
+	var stopping []*instance
+	for _, i := range f.instances {
+		if len(services) == 0 || slices.Contains(services, i.service) {
+			i.askToStop()
+			stopping = append(stopping, i)
+		}
+	}
+	f.mu.Unlock()
+	for _, i := range stopping {
+		<-i.done
+	}
+}
+
+// newInstance is called with mu held.
+func (f *fleet) newInstance(environment, service, release string) *instance {
+	number := 1
+	for slices.ContainsFunc(f.instances, func(i *instance) bool {
+		return i.environment == environment && i.service == service && i.number == number
+	}) {
+		number++
+	}
+	i := &instance{environment: environment, service: service, release: release, number: number}
+	name := fmt.Sprintf("%s/%s-%d", environment, service, number)
+	i.process = newProcess(spec{
+		name: name, stopSignal: syscall.SIGTERM, stopTimeout: f.platform.options.StopTimeout, logFile: f.platform.layout.log(name),
+		command: func() (*exec.Cmd, func(), error) { return f.command(i) },
+		probe:   func(ctx context.Context) error { return probeReadiness(ctx, int(i.port.Load())) },
+	})
+	return i
+}
+
+// command makes the next life of an instance: its program, its socket and its environment.
+func (f *fleet) command(i *instance) (*exec.Cmd, func(), error) {
+	p := f.platform
+	listener, err := listenPreferring(p.preferredPort(i))
+	if err != nil {
+		return nil, nil, err
+	}
+	i.port.Store(int32(listener.Addr().(*net.TCPAddr).Port))
+	sockets := []*net.TCPListener{listener}
+	if i.service == "api-gateway" {
+		sockets = append(sockets, p.doors[i.environment])
+	}
+	cmd := exec.Command(p.layout.releaseProgram(i.service, i.release))
+	cmd.Env = p.serviceEnv(i.environment, i.service)
+	cmd.Env = append(cmd.Env, "SMS_RELEASE="+i.release)
+	release, err := handOver(cmd, sockets)
+	if err != nil {
+		listener.Close()
+		return nil, nil, err
+	}
+	return cmd, func() { release(); listener.Close() }, nil
+}
+
+// preferredPort is the well-known port of the first production instance of a service, and 0 for others.
+func (p *Platform) preferredPort(i *instance) int {
+	if i.environment != Production || i.number != 1 {
+		return 0
+	}
+	switch i.service {
+	case "student-service":
+		return p.options.StudentPort
+	case "configuration-service":
+		return p.options.ConfigurationPort
+	default:
+		return 0
+	}
+}
+
+// listenPreferring listens on the port, or on a free one while another instance still drains on it.
+func listenPreferring(port int) (*net.TCPListener, error) {
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(loopback), Port: port})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		l, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(loopback)})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	return l, nil
+}
+
+// handOver passes sockets to the child: its own first, then the one that it shares with others. release closes the
+// copies made for it.
+func handOver(cmd *exec.Cmd, sockets []*net.TCPListener) (release func(), err error) {
+	const firstExtraFile = 3
+	settings := []string{"SERVER_LISTEN_FD", "SERVER_SHARED_FD"}
+	release = func() {
+		for _, file := range cmd.ExtraFiles {
+			// os/exec has made the socket block, for every process that holds it: the sharers want it as it was.
+			_ = syscall.SetNonblock(int(file.Fd()), true)
+			file.Close()
+		}
+	}
+	for n, socket := range sockets {
+		file, err := socket.File()
+		if err != nil {
+			release()
+			return nil, fmt.Errorf("hand over a socket: %w", err)
+		}
+		cmd.ExtraFiles = append(cmd.ExtraFiles, file)
+		cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", settings[n], firstExtraFile+n))
+	}
+	return release, nil
+}
+
+var probeClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+func probeReadiness(ctx context.Context, port int) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s:%d/actuator/health/readiness", loopback, port), nil)
+	if err != nil {
+		return err
+	}
+	res, err := probeClient.Do(req)
+	if err != nil {
+		return errors.New("it does not answer on its port")
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("its readiness answers %d", res.StatusCode)
+	}
+	return nil
+}
+
+// childEnv is what every child is given. Nothing else of this process's environment is passed on.
+func (p *Platform) childEnv() []string {
+	env := []string{supervisedBy + "=" + p.layout.Root, "LOG_LEVEL=" + p.options.LogLevel, "GOMAXPROCS=" + os.Getenv("GOMAXPROCS")}
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "LANG", "ZONEINFO"} {
+		if value := os.Getenv(name); value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return slices.DeleteFunc(env, func(e string) bool { return strings.HasSuffix(e, "=") })
+}

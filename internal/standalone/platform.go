@@ -1,0 +1,275 @@
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/school-sms/sms/internal/postgres"
+)
+
+// Platform is a running `sms up`.
+type Platform struct {
+	options Options
+	layout  Layout
+	cluster postgres.Cluster
+	out     io.Writer
+	began   time.Time
+	since   time.Time
+	fleet   *fleet
+	// doors are the public sockets of the gateways by environment, held here so that connections wait in them, rather
+	// than be refused, while a gateway is replaced.
+	doors map[string]*net.TCPListener
+	stop  chan struct{} // closed when the platform begins to stop
+
+	mu        sync.Mutex
+	processes []*process // in order of start
+}
+
+// Run brings the platform up, keeps it up until ctx ends, and takes it down in order.
+// Progress and the banner go to out.
+func Run(ctx context.Context, options Options, out io.Writer) error {
+	p := &Platform{options: options, layout: Layout{options.DataDir}, out: out, began: time.Now(), since: time.Now().UTC(),
+		doors: map[string]*net.TCPListener{}, stop: make(chan struct{})}
+	if err := p.prepare(ctx); err != nil {
+		return err
+	}
+	unlock, err := p.layout.acquire()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := p.claim(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer p.shutdown()
+	defer close(p.stop)
+
+	server, socket, err := p.control()
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	go server.Serve(socket)
+	starting, cancelStart := context.WithTimeout(ctx, p.options.StartTimeout)
+	err = p.start(starting)
+	cancelStart()
+	if ctx.Err() != nil {
+		return nil // asked to stop while starting
+	}
+	if err != nil {
+		return err
+	}
+	p.banner()
+	<-ctx.Done()
+	return nil
+}
+
+// prepare checks what can be checked without touching anything that runs.
+func (p *Platform) prepare(ctx context.Context) error {
+	install, err := postgres.FindInstallation(p.options.PostgresBin)
+	if err != nil {
+		return err
+	}
+	account, err := postgres.ClusterAccount()
+	if err != nil {
+		return err
+	}
+	if err := p.options.checkPrograms(); err != nil {
+		return err
+	}
+	if err := p.layout.make(); err != nil {
+		return err
+	}
+	p.cluster = postgres.Cluster{Installation: install, Account: account, Dir: p.layout.postgres()}
+	return errors.Join(p.layout.checkReach(account), p.layout.checkDisk(p.options.MinFreeDisk))
+}
+
+// claim is done once the data directory is ours alone.
+func (p *Platform) claim(ctx context.Context) error {
+	if err := p.layout.endLeftovers(ctx, 15*time.Second); err != nil {
+		return err
+	}
+	if err := p.options.checkPorts(); err != nil {
+		return err
+	}
+	p.cluster.Port = p.options.PostgresPort
+	desired, err := loadDesired(p.layout.desired())
+	if err != nil {
+		return err
+	}
+	p.fleet = &fleet{platform: p, desired: desired}
+	for _, environment := range p.options.environments() {
+		port := p.options.GatewayPort
+		if environment == Staging {
+			port = p.options.StagingGatewayPort
+		}
+		if p.doors[environment], err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(loopback), Port: port}); err != nil {
+			return fmt.Errorf("open the gateway's port %d: %w", port, err)
+		}
+	}
+	return nil
+}
+
+// start brings everything up: what others stand on first, the rest at once.
+func (p *Platform) start(ctx context.Context) error {
+	super, err := p.layout.password(postgres.Superuser)
+	if err != nil {
+		return err
+	}
+	signer, err := p.layout.signer()
+	if err != nil {
+		return err
+	}
+	if err := p.layout.writeTokens(signer); err != nil {
+		return err
+	}
+	go p.layout.renewTokens(p.stop, signer, func(err error) { fmt.Fprintln(p.out, "cannot renew the token files:", err) })
+	if err := p.cluster.Init(ctx, super); err != nil {
+		return err
+	}
+	if err := p.add(ctx, p.postgresProcess()); err != nil {
+		return err
+	}
+	if err := p.prepareDatabases(ctx); err != nil {
+		return err
+	}
+	p.say("databases migrated")
+	return p.startServices(ctx)
+}
+
+func (p *Platform) startServices(ctx context.Context) error {
+	started := []*process{
+		p.temporalProcess(),
+		p.httpProcess("eureka-server", p.options.RegistryPort, p.databaseEnv(registryDatabase)),
+		p.httpProcess("ops-service", p.options.OpsPort, p.databaseEnv(opsDatabase), p.temporalEnv(), p.workerEnv()),
+		p.httpProcess("ops-worker", p.options.WorkerPort, p.databaseEnv(opsDatabase), p.temporalEnv(), p.workerEnv()),
+	}
+	errs := make(chan error)
+	for _, process := range started {
+		go func() { errs <- p.add(ctx, process) }()
+	}
+	pending := len(started)
+	for _, environment := range p.options.environments() {
+		for service, replicas := range p.replicas(environment) {
+			release, err := p.layout.importRelease(service, filepath.Join(p.options.BinDir, service))
+			if err == nil {
+				err = p.fleet.desired.install(environment, service, release.Digest, replicas)
+			}
+			if err == nil {
+				err = p.fleet.converge(environment, service)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	for _, i := range p.fleet.all() {
+		pending++
+		go func() { errs <- p.await(ctx, i.process) }()
+	}
+	var failed error
+	for range pending {
+		failed = errors.Join(failed, <-errs)
+	}
+	return failed
+}
+
+// replicas is how many instances of each service an environment starts with.
+func (p *Platform) replicas(environment string) map[string]int {
+	if environment == Staging {
+		return map[string]int{"api-gateway": 1, "student-service": 1, "configuration-service": 1}
+	}
+	return map[string]int{"api-gateway": p.options.GatewayReplicas, "student-service": p.options.StudentReplicas,
+		"configuration-service": p.options.ConfigurationReplicas}
+}
+
+// add starts a process that runs once, and waits until it is ready.
+func (p *Platform) add(ctx context.Context, process *process) error {
+	p.mu.Lock()
+	p.processes = append(p.processes, process)
+	p.mu.Unlock()
+	process.start()
+	return p.await(ctx, process)
+}
+
+func (p *Platform) await(ctx context.Context, process *process) error {
+	if err := process.waitReady(ctx); err != nil {
+		return err
+	}
+	p.say(process.name + " ready")
+	return nil
+}
+
+func (p *Platform) fixedProcesses() []*process {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]*process(nil), p.processes...)
+}
+
+// shutdown stops in the order in which work flows: the doors first, what they lead to, then what that stands on.
+func (p *Platform) shutdown() {
+	p.say("stopping")
+	byName := map[string]*process{}
+	for _, process := range p.fixedProcesses() {
+		byName[process.name] = process
+	}
+	p.fleet.stopAll("api-gateway")
+	for _, stage := range [][]string{{"ops-service", "ops-worker"}, {"eureka-server", "temporal-server"}, {"postgres"}} {
+		var stopping []*process
+		for _, name := range stage {
+			if process := byName[name]; process != nil {
+				process.askToStop()
+				stopping = append(stopping, process)
+			}
+		}
+		if stage[0] == "ops-service" {
+			p.fleet.stopAll()
+		}
+		for _, process := range stopping {
+			<-process.done
+		}
+	}
+	for _, door := range p.doors {
+		door.Close()
+	}
+	p.say("stopped")
+}
+
+func (p *Platform) say(what string) {
+	fmt.Fprintf(p.out, "%6.1fs  %s\n", time.Since(p.began).Seconds(), what)
+}
+
+func (p *Platform) urls() map[string]string {
+	urls := map[string]string{
+		"gateway":     p.gatewayURL(Production),
+		"docs":        p.gatewayURL(Production) + "/docs",
+		"temporal UI": "http://" + address(p.options.TemporalUIPort),
+		"registry":    "http://" + address(p.options.RegistryPort) + "/eureka/apps",
+	}
+	if p.options.Staging {
+		urls["staging gateway"] = p.gatewayURL(Staging)
+	}
+	return urls
+}
+
+func (p *Platform) banner() {
+	urls := p.urls()
+	fmt.Fprintf(p.out, "\nThe School Management System is up: all healthy after %.1f s.\n\n", time.Since(p.began).Seconds())
+	for _, line := range [][2]string{
+		{"Gateway", urls["gateway"]}, {"API documentation", urls["docs"]}, {"Staging gateway", urls["staging gateway"]},
+		{"Temporal web UI", urls["temporal UI"]}, {"Data directory", p.layout.Root}, {"Admin token", p.layout.AdminToken()},
+	} {
+		if line[1] != "" {
+			fmt.Fprintf(p.out, "  %-18s %s\n", line[0], line[1])
+		}
+	}
+	fmt.Fprintf(p.out, "\nCtrl-C stops everything.\n")
+}

@@ -1,0 +1,138 @@
+package standalone
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/school-sms/sms/internal/postgres"
+)
+
+// temporalNamespace is the one that all operations run in.
+const temporalNamespace = "sms"
+
+func address(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }
+
+func (p *Platform) gatewayURL(environment string) string {
+	port := p.options.GatewayPort
+	if environment == Staging {
+		port = p.options.StagingGatewayPort
+	}
+	return "http://" + address(port)
+}
+
+// httpEnv is what every HTTP process of ours needs.
+func (p *Platform) httpEnv(environment string) []string {
+	return append(p.childEnv(), "SMS_ENVIRONMENT="+environment, "IDENTITY_PUBLIC_KEY_FILE="+p.layout.publicKey(),
+		"DISCOVERY_URL=http://"+address(p.options.RegistryPort)+"/eureka")
+}
+
+func (p *Platform) databaseEnv(db database) []string {
+	return []string{"DATABASE_URL=" + p.cluster.Config(db.role, "", db.name).URL, "DATABASE_PASSWORD_FILE=" + p.layout.passwordFile(db.role)}
+}
+
+// serviceEnv is the environment of a service that rollouts act on.
+func (p *Platform) serviceEnv(environment, service string) []string {
+	env := p.httpEnv(environment)
+	switch service {
+	case "student-service":
+		env = append(env, p.databaseEnv(studentDatabase(environment))...)
+	case "configuration-service":
+		env = append(env, p.databaseEnv(configurationDatabase(environment))...)
+	}
+	return env
+}
+
+func (p *Platform) temporalEnv() []string {
+	return []string{"TEMPORAL_ADDRESS=" + address(p.options.TemporalPort), "TEMPORAL_NAMESPACE=" + temporalNamespace}
+}
+
+func (p *Platform) workerEnv() []string {
+	gateways := Production + "=" + p.gatewayURL(Production)
+	if p.options.Staging {
+		gateways += "," + Staging + "=" + p.gatewayURL(Staging)
+	}
+	return []string{
+		"BACKUP_DATABASES=" + p.backupDatabases(), "BACKUP_DIR=" + p.layout.backups(), "PGPASSFILE=" + p.layout.backupPasswords(),
+		"POSTGRES_BIN=" + p.cluster.Bin, "SMOKE_GATEWAYS=" + gateways, "SMOKE_TOKEN_FILE=" + p.layout.workerToken(), "DISCOVERY_TOKEN_FILE=" + p.layout.workerToken(),
+		"TARGET_SOCKET=" + p.layout.Socket(), "SCHEDULE_TIMEZONE=" + p.options.TimeZone,
+	}
+}
+
+// postgresProcess is the private PostgreSQL server.
+func (p *Platform) postgresProcess() *process {
+	const name = "postgres"
+	return newProcess(spec{
+		name: name, stopSignal: syscall.SIGINT, stopTimeout: p.options.StopTimeout, logFile: p.layout.log(name),
+		command: func() (*exec.Cmd, func(), error) {
+			cmd := p.cluster.Command()
+			cmd.Env = append(cmd.Env, supervisedBy+"="+p.layout.Root)
+			return cmd, func() {}, nil
+		},
+		probe: func(ctx context.Context) error {
+			super, err := p.layout.password(postgres.Superuser)
+			if err != nil {
+				return err
+			}
+			conn, err := p.cluster.Connect(ctx, super, "postgres")
+			if err != nil {
+				return err
+			}
+			return conn.Close(ctx)
+		},
+	})
+}
+
+// temporalProcess is the embedded Temporal server with its web UI.
+func (p *Platform) temporalProcess() *process {
+	const name = "temporal-server"
+	var health int
+	return newProcess(spec{
+		name: name, stopSignal: syscall.SIGTERM, stopTimeout: p.options.StopTimeout, logFile: p.layout.log(name),
+		command: func() (*exec.Cmd, func(), error) {
+			l, err := listenPreferring(0)
+			if err != nil {
+				return nil, nil, err
+			}
+			health = l.Addr().(*net.TCPAddr).Port
+			l.Close()
+			cmd := exec.Command(filepath.Join(p.options.BinDir, name))
+			cmd.Env = append(p.childEnv(), p.temporalEnv()...)
+			cmd.Env = append(cmd.Env, "TEMPORAL_DATABASE_URL="+p.cluster.Config(temporalDatabase.role, "", temporalDatabase.name).URL,
+				"TEMPORAL_DATABASE_PASSWORD_FILE="+p.layout.passwordFile(temporalDatabase.role), "TEMPORAL_DATABASE_CREATE=false",
+				"TEMPORAL_VISIBILITY_DATABASE="+visibilityDatabase.name, "TEMPORAL_UI_ADDRESS="+address(p.options.TemporalUIPort),
+				"TEMPORAL_HEALTH_ADDRESS="+address(health), "LOG_LEVEL=warn")
+			return cmd, func() {}, nil
+		},
+		probe: func(ctx context.Context) error { return probeReadiness(ctx, health) },
+	})
+}
+
+// httpProcess is a process of ours that runs once, on a fixed port.
+func (p *Platform) httpProcess(name string, port int, env ...[]string) *process {
+	return newProcess(spec{
+		name: name, stopSignal: syscall.SIGTERM, stopTimeout: p.options.StopTimeout, logFile: p.layout.log(name),
+		command: func() (*exec.Cmd, func(), error) {
+			listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(loopback), Port: port})
+			if err != nil {
+				return nil, nil, fmt.Errorf("listen: %w", err)
+			}
+			cmd := exec.Command(filepath.Join(p.options.BinDir, name))
+			cmd.Env = p.httpEnv(Production)
+			for _, more := range env {
+				cmd.Env = append(cmd.Env, more...)
+			}
+			release, err := handOver(cmd, []*net.TCPListener{listener})
+			if err != nil {
+				listener.Close()
+				return nil, nil, err
+			}
+			return cmd, func() { release(); listener.Close() }, nil
+		},
+		probe: func(ctx context.Context) error { return probeReadiness(ctx, port) },
+	})
+}

@@ -1,0 +1,247 @@
+package storage
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Names of unfinished files begin and end like this; no object's name does.
+const (
+	unfinishedPrefix = ".unfinished-"
+	unfinishedSuffix = ".tmp"
+)
+
+// Directory is a Store in a folder of a local file system. Files are readable by the owner only (0600).
+type Directory struct{ root string }
+
+// NewDirectory uses a folder, which is made when first written to.
+func NewDirectory(root string) (*Directory, error) {
+	if root == "" {
+		return nil, errors.New("the folder for backups is not named")
+	}
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		return nil, fmt.Errorf("folder for backups: %w", err)
+	}
+	return &Directory{root: abs}, nil
+}
+
+// Create implements Store. The unfinished file is locked (flock(2)) for as long as its writer lives.
+func (d *Directory) Create(_ context.Context, name string) (Writer, error) {
+	final, err := d.path(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(final), 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of %s: %w", name, err)
+	}
+	temporary := filepath.Join(filepath.Dir(final), unfinishedPrefix+filepath.Base(final)+"."+rand.Text()[:8]+unfinishedSuffix)
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", name, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		_ = os.Remove(temporary)
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return &file{File: f, temporary: temporary, final: final, name: name}, nil
+}
+
+// Open implements Store.
+func (d *Directory) Open(_ context.Context, name string) (io.ReadCloser, error) {
+	path, err := d.path(name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, named(name, err)
+	}
+	return f, nil
+}
+
+// Stat implements Store.
+func (d *Directory) Stat(_ context.Context, name string) (Object, error) {
+	path, err := d.path(name)
+	if err != nil {
+		return Object{}, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return Object{}, named(name, err)
+	}
+	return Object{Name: name, Bytes: info.Size(), Modified: info.ModTime()}, nil
+}
+
+// List implements Store.
+func (d *Directory) List(_ context.Context, prefix string) ([]Object, error) {
+	var objects []Object
+	err := d.walk(func(path string, entry fs.DirEntry) error {
+		name := filepath.ToSlash(strings.TrimPrefix(path, d.root+string(filepath.Separator)))
+		if unfinished(path) || !strings.HasPrefix(name, prefix) {
+			return nil
+		}
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		objects = append(objects, Object{Name: name, Bytes: info.Size(), Modified: info.ModTime()})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", prefix, err)
+	}
+	slices.SortFunc(objects, func(a, b Object) int { return strings.Compare(a.Name, b.Name) })
+	return objects, nil
+}
+
+// Remove implements Store.
+func (d *Directory) Remove(_ context.Context, name string) error {
+	path, err := d.path(name)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+// Sweep implements Store: a file whose lock is free has no writer any more.
+func (d *Directory) Sweep(context.Context) (int, error) {
+	removed := 0
+	err := d.walk(func(path string, _ fs.DirEntry) error {
+		if !unfinished(path) {
+			return nil
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return nil // finished or removed meanwhile
+		}
+		defer f.Close()
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+			return nil
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		removed++
+		return nil
+	})
+	if err != nil {
+		return removed, fmt.Errorf("sweep unfinished files: %w", err)
+	}
+	return removed, nil
+}
+
+func (d *Directory) walk(visit func(path string, entry fs.DirEntry) error) error {
+	return filepath.WalkDir(d.root, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		return visit(path, entry)
+	})
+}
+
+func (d *Directory) path(name string) (string, error) {
+	if !filepath.IsLocal(name) || unfinished(name) {
+		return "", fmt.Errorf("%q cannot be the name of an object", name)
+	}
+	return filepath.Join(d.root, filepath.FromSlash(name)), nil
+}
+
+func unfinished(path string) bool {
+	base := filepath.Base(path)
+	return strings.HasPrefix(base, unfinishedPrefix) && strings.HasSuffix(base, unfinishedSuffix)
+}
+
+// file is an unfinished object.
+type file struct {
+	*os.File
+	temporary, final, name string
+	done                   bool
+}
+
+func (f *file) Flush(context.Context) error {
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("flush %s: %w", f.name, err)
+	}
+	return nil
+}
+
+func (f *file) Commit(ctx context.Context) error {
+	if err := f.Flush(ctx); err != nil {
+		return err
+	}
+	if err := renameNoReplace(f.temporary, f.final); err != nil {
+		return fmt.Errorf("finish %s: %w", f.name, err)
+	}
+	f.done = true
+	if err := errors.Join(f.Close(), syncFolder(filepath.Dir(f.final))); err != nil {
+		return fmt.Errorf("finish %s: %w", f.name, err)
+	}
+	return nil
+}
+
+func (f *file) Abort() {
+	if f.done {
+		return
+	}
+	f.done = true
+	_ = os.Remove(f.temporary)
+	_ = f.Close()
+}
+
+// renameNoReplace renames as rename(2) does, but never over a file that is there. File systems that cannot promise
+// that in one step (NFS, for example) look first.
+func renameNoReplace(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		return ErrExists
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+		if _, err := os.Lstat(to); err == nil {
+			return ErrExists
+		}
+		return os.Rename(from, to)
+	}
+	return err
+}
+
+// syncFolder makes a rename or removal last: the name is the folder's content (fsync(2)).
+func syncFolder(path string) error {
+	dir, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+func named(name string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", name, ErrNotFound)
+	}
+	return fmt.Errorf("read %s: %w", name, err)
+}

@@ -1,0 +1,82 @@
+package workers
+
+import (
+	"log/slog"
+
+	"go.temporal.io/sdk/worker"
+
+	backupacts "github.com/school-sms/sms/activities/backup"
+	operationacts "github.com/school-sms/sms/activities/operation"
+	smoketestacts "github.com/school-sms/sms/activities/smoketest"
+	"github.com/school-sms/sms/internal/backup"
+	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/internal/schedule"
+	"github.com/school-sms/sms/internal/storage"
+	"github.com/school-sms/sms/internal/temporalclient"
+	backupflow "github.com/school-sms/sms/workflows/backup"
+	smoketestflow "github.com/school-sms/sms/workflows/smoketest"
+)
+
+// production is the environment that is smoke-tested on schedule.
+const production = "production"
+
+// RecordRegistration adds the activities that keep records, which every workflow uses.
+func RecordRegistration(store *operation.Store, liveness temporalclient.Liveness) Registration {
+	return func(r worker.Registry) {
+		r.RegisterActivity(&operationacts.Activities{Store: store, Liveness: liveness})
+	}
+}
+
+// SmokeTestRegistration adds smoke tests.
+func SmokeTestRegistration(cfg smoketestacts.Config) Registration {
+	return func(r worker.Registry) {
+		r.RegisterWorkflow(smoketestflow.SmokeTest)
+		r.RegisterActivity(&smoketestacts.Activities{Config: cfg})
+	}
+}
+
+// BackupRegistration adds backups and drills.
+func BackupRegistration(cfg backup.Config, store *operation.Store, liveness temporalclient.Liveness, log *slog.Logger) (Registration, error) {
+	directory, err := storage.NewDirectory(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	acts := &backupacts.Activities{Sources: cfg.Databases, Tools: backup.Tools{Bin: cfg.PostgresBin}, Store: directory,
+		Operations: store, Liveness: liveness, Slots: make(chan struct{}, cfg.Parallel), Log: log}
+	return func(r worker.Registry) {
+		r.RegisterWorkflow(backupflow.Backup)
+		r.RegisterWorkflow(backupflow.RestoreDrill)
+		r.RegisterActivity(acts)
+	}, nil
+}
+
+// Schedules are those that the platform makes: a backup of every database each night, a smoke test of production each hour.
+func Schedules(cfg Config, backups backup.Config, smoke smoketestacts.Config) ([]schedule.Definition, error) {
+	nightly, err := schedule.ParseCron(cfg.ScheduleBackup)
+	if err != nil {
+		return nil, err
+	}
+	hourly, err := schedule.ParseCron(cfg.ScheduleSmoke)
+	if err != nil {
+		return nil, err
+	}
+	var all []schedule.Definition
+	for _, database := range backups.Databases.Names() {
+		id := backupflow.ScheduleID(database)
+		all = append(all, schedule.Definition{
+			ID: id, Cron: nightly, Zone: cfg.ScheduleTimezone, WorkflowID: backupflow.ScheduledWorkflowID(database),
+			Workflow: backupflow.Backup, Input: backupflow.Input{Database: database, StartedBy: "schedule " + id},
+			Summary: "Nightly backup of " + database,
+		})
+	}
+	if _, ok := smoke.Gateways.URL(production); ok {
+		id := smoketestflow.ScheduleID(production)
+		all = append(all, schedule.Definition{
+			ID: id, Cron: hourly, Zone: cfg.ScheduleTimezone, WorkflowID: smoketestflow.ScheduledWorkflowID(production),
+			Workflow: smoketestflow.SmokeTest,
+			Input:    smoketestflow.Input{Input: smoketestacts.Input{Environment: production}, StartedBy: "schedule " + id},
+			Summary:  "Hourly smoke test of production",
+		})
+	}
+	return all, nil
+}

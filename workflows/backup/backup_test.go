@@ -1,0 +1,224 @@
+package backup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/mock"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
+
+	activities "github.com/school-sms/sms/activities/backup"
+	operations "github.com/school-sms/sms/activities/operation"
+	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/workflows/backup"
+	"github.com/school-sms/sms/workflows/progress"
+)
+
+var stored = activities.Stored{Archive: "student_db/x.dump.zst", Bytes: 95_000_000, SHA256: strings.Repeat("ab", 32), Tables: 11, Rows: 5000}
+
+// script says how the activities of a test end; nil means well.
+type script struct {
+	begin, dump, check, restore, compare, drop error
+}
+
+// ledger keeps what was recorded.
+type ledger struct {
+	mu      sync.Mutex
+	records []operation.Record
+	amended []operations.Amendment
+	dropped int
+}
+
+// last is the final word on the operations of a kind.
+func (l *ledger) last(kind operation.Kind) operation.Record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var last operation.Record
+	for _, r := range l.records {
+		if r.Kind == kind && r.Revision > last.Revision {
+			last = r
+		}
+	}
+	return last
+}
+
+func newEnvironment(t *testing.T, s script) (*testsuite.TestWorkflowEnvironment, *ledger) {
+	t.Helper()
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestWorkflowEnvironment()
+	env.SetWorkerOptions(worker.Options{WorkflowPanicPolicy: worker.FailWorkflow})
+	env.SetTestTimeout(time.Minute)
+	env.RegisterWorkflow(backup.Backup)
+	env.RegisterWorkflow(backup.RestoreDrill)
+	env.RegisterActivity(&activities.Activities{})
+	env.RegisterActivity(&operations.Activities{})
+	l := &ledger{}
+	keep := func(_ context.Context, r operation.Record) error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.records = append(l.records, r)
+		return nil
+	}
+	env.OnActivity("BeginOperation", mock.Anything, mock.Anything).Return(func(ctx context.Context, r operation.Record) error {
+		if s.begin != nil && r.Kind == operation.Backup {
+			return s.begin
+		}
+		return keep(ctx, r)
+	})
+	env.OnActivity("RecordOperation", mock.Anything, mock.Anything).Return(keep)
+	env.OnActivity("AmendOperation", mock.Anything, mock.Anything).Return(func(_ context.Context, a operations.Amendment) error {
+		l.amended = append(l.amended, a)
+		return nil
+	})
+	env.OnActivity("DumpDatabase", mock.Anything, mock.Anything).Return(stored, s.dump)
+	env.OnActivity("CheckArchive", mock.Anything, mock.Anything).Return(s.check)
+	env.OnActivity("RestoreScratch", mock.Anything, mock.Anything).Return(s.restore)
+	env.OnActivity("CompareScratch", mock.Anything, mock.Anything).Return(activities.Compared{Tables: 11, Rows: 5000}, s.compare)
+	env.OnActivity("DropScratch", mock.Anything, mock.Anything).Return(func(context.Context, activities.DrillInput) error {
+		l.dropped++
+		return s.drop
+	})
+	return env, l
+}
+
+func final(kind, message string) error { return temporal.NewNonRetryableApplicationError(message, kind, nil) }
+
+func TestABackupEndsVerifiedOrSaysWhyNot(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		script
+		state, summary string
+		dropped        bool
+	}{
+		"all well":          {script{}, backup.StateVerified, "Verified: 95.0 MB, 11 tables, 5000 rows", true},
+		"held":              {script{begin: final(operations.HeldType, "refused: backup abc of student_db has been running")}, operation.Failed, "Refused: backup abc", false},
+		"dump fails":        {script{dump: final(activities.DiskFullType, "the disk for backups is full")}, operation.Failed, "The disk for backups is full.", false},
+		"dump never works":  {script{dump: errors.New("pg_dump: signal: killed")}, operation.Failed, "Pg_dump: signal: killed.", false},
+		"archive damaged":   {script{check: final(activities.DamagedType, "the backup is damaged")}, operation.Failed, "The backup is damaged.", false},
+		"restore rejected":  {script{restore: final(activities.RejectedType, "cannot be restored")}, operation.Failed, "Cannot be restored.", true},
+		"rows are missing":  {script{compare: final(activities.DifferentType, "table x has 1 rows, 2 expected")}, operation.Failed, "Table x has 1 rows, 2 expected.", true},
+		"scratch stays":     {script{drop: errors.New("is being accessed by other users")}, backup.StateVerified, "Verified", true},
+		"unknown database":  {script{dump: final(activities.UnknownDatabaseType, "not configured")}, operation.Failed, "Not configured.", false},
+		"restore cannot be": {script{restore: errors.New("the server is away")}, operation.Failed, "The server is away.", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			env, l := newEnvironment(t, test.script)
+			env.ExecuteWorkflow(backup.Backup, backup.Input{Database: "student_db", StartedBy: "meera"})
+			if !env.IsWorkflowCompleted() {
+				t.Fatal("the workflow has not ended")
+			}
+			if err := env.GetWorkflowError(); (err == nil) != (test.state == backup.StateVerified) {
+				t.Errorf("ended with %v", err)
+			}
+			last := l.last(operation.Backup)
+			if last.State != test.state || !strings.HasPrefix(last.Summary, test.summary) || !last.Ended() {
+				t.Errorf("recorded %s: %s, want %s: %s", last.State, last.Summary, test.state, test.summary)
+			}
+			if (l.dropped > 0) != test.dropped {
+				t.Errorf("scratch database dropped %d times, want %t", l.dropped, test.dropped)
+			}
+			if len(l.amended) != 0 {
+				t.Errorf("the drill of a running backup amended it: %v", l.amended)
+			}
+			if drill := l.last(operation.RestoreDrill); drill.ID != "" && !drill.Ended() {
+				t.Errorf("the drill's record has not ended: %+v", drill)
+			}
+		})
+	}
+}
+
+func TestACancelledBackupSaysSoAndCleansUp(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"DumpDatabase", "RestoreScratch"} {
+		t.Run(at, func(t *testing.T) {
+			t.Parallel()
+			env, l := newEnvironment(t, script{})
+			env.OnActivity(at, mock.Anything, mock.Anything).Unset()
+			wait := func(context.Context) error { env.CancelWorkflow(); return nil }
+			blocked := func(ctx context.Context) error {
+				if err := wait(ctx); err != nil {
+					return err
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			if at == "DumpDatabase" {
+				env.OnActivity(at, mock.Anything, mock.Anything).Return(func(ctx context.Context, _ activities.DumpInput) (activities.Stored, error) {
+					return activities.Stored{}, blocked(ctx)
+				})
+			} else {
+				env.OnActivity(at, mock.Anything, mock.Anything).Return(func(ctx context.Context, _ activities.DrillInput) error { return blocked(ctx) })
+			}
+			env.ExecuteWorkflow(backup.Backup, backup.Input{Database: "student_db", StartedBy: "meera"})
+			if err := env.GetWorkflowError(); !temporal.IsCanceledError(errors.Unwrap(err)) && !temporal.IsCanceledError(err) {
+				t.Errorf("ended with %v, want cancelled", err)
+			}
+			if last := l.last(operation.Backup); last.State != operation.Cancelled || !last.Ended() {
+				t.Errorf("recorded %s: %s", last.State, last.Summary)
+			}
+			if at == "RestoreScratch" && l.dropped == 0 {
+				t.Error("the scratch database was not dropped")
+			}
+		})
+	}
+}
+
+func TestADrillOfItsOwnCorrectsTheBackup(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		script
+		want string
+	}{
+		"still good":    {script{}, backup.StateVerified},
+		"damaged since": {script{check: final(activities.DamagedType, "the backup is damaged")}, operation.Failed},
+		"could not try": {script{restore: errors.New("the server is away")}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			env, l := newEnvironment(t, test.script)
+			env.ExecuteWorkflow(backup.RestoreDrill, backup.DrillInput{BackupID: "abc", Database: "student_db", Archive: stored.Archive, SHA256: stored.SHA256, StartedBy: "meera"})
+			got := ""
+			for _, a := range l.amended {
+				got += a.State
+			}
+			if got != test.want {
+				t.Errorf("amended %q, want %q (%v)", got, test.want, l.amended)
+			}
+		})
+	}
+}
+
+func TestTheStatusQuerySaysWhereItStands(t *testing.T) {
+	t.Parallel()
+	env, _ := newEnvironment(t, script{})
+	env.OnActivity("DumpDatabase", mock.Anything, mock.Anything).Unset()
+	var during operation.Record
+	env.OnActivity("DumpDatabase", mock.Anything, mock.Anything).After(time.Hour).Return(stored, nil)
+	env.RegisterDelayedCallback(func() {
+		value, err := env.QueryWorkflow(progress.StatusQuery)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if err := value.Get(&during); err != nil {
+			t.Error(err)
+		}
+	}, time.Minute)
+	env.ExecuteWorkflow(backup.Backup, backup.Input{Database: "student_db", StartedBy: "meera"})
+	if during.State != operation.Running || during.Summary != "Dump student_db" || !strings.Contains(string(during.Result), `"running"`) {
+		t.Errorf("during the dump: %+v %s", during, during.Result)
+	}
+}
+
+func ExampleWorkflowID() {
+	fmt.Println(backup.WorkflowID("student_db", time.Date(2026, 11, 23, 7, 30, 0, 0, time.FixedZone("IST", 19800))))
+	// Output: backup/student_db/2026-11-23T02:00:00Z
+}

@@ -1,0 +1,126 @@
+package backup
+
+import (
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	activities "github.com/school-sms/sms/activities/backup"
+	operations "github.com/school-sms/sms/activities/operation"
+	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/workflows/progress"
+)
+
+// DrillInput names the backup to prove.
+type DrillInput struct {
+	BackupID  string `json:"backupId"`
+	Database  string `json:"database"`
+	Archive   string `json:"archive"`
+	SHA256    string `json:"sha256"`
+	StartedBy string `json:"startedBy"`
+}
+
+// DrillOutcome is what a drill that succeeded has found. RestoreSeconds is the measured time to get the data back.
+type DrillOutcome struct {
+	DrillID        string    `json:"drillId"`
+	Tables         int       `json:"tables"`
+	Rows           int64     `json:"rows"`
+	RestoreSeconds float64   `json:"restoreSeconds"`
+	VerifiedAt     time.Time `json:"verifiedAt"`
+}
+
+var operationActs *operations.Activities
+
+// RestoreDrill proves a backup: its archive is unchanged, can be restored, and holds every row of its snapshot. The
+// error says why it is not proven. Run on its own, not as part of a Backup, it also corrects the backup's record.
+func RestoreDrill(ctx workflow.Context, in DrillInput) (DrillOutcome, error) {
+	p, err := progress.Start(ctx, progress.Operation{
+		Kind: operation.RestoreDrill, Subject: in.Database, StartedBy: in.StartedBy, Input: in,
+		Summary: "Waiting to prove backup " + in.BackupID,
+	})
+	if err != nil {
+		return DrillOutcome{}, p.EndFailed(err, nil)
+	}
+	out, err := drill(ctx, p, in)
+	if workflow.GetInfo(ctx).ParentWorkflowExecution == nil {
+		amend(ctx, in, out, err)
+	}
+	if err != nil {
+		return DrillOutcome{}, p.EndFailed(err, nil)
+	}
+	return out, p.End(operation.Succeeded, proven(out), out)
+}
+
+func drill(ctx workflow.Context, p *progress.Progress, in DrillInput) (DrillOutcome, error) {
+	out := DrillOutcome{DrillID: p.ID()}
+	work := activities.DrillInput{DrillID: p.ID(), Database: in.Database, Archive: in.Archive, SHA256: in.SHA256}
+
+	// 1. The archive is what was stored, byte by byte.
+	p.Step("Check the archive's SHA-256")
+	if err := run(ctx, "check the archive's SHA-256", acts.CheckArchive, work, nil); err != nil {
+		return out, err
+	}
+
+	// 2. It can be restored. Whatever happens from here on, the scratch database goes away.
+	p.Step("Restore into a scratch database")
+	defer drop(ctx, work)
+	began := workflow.Now(ctx)
+	if err := run(ctx, "restore into a scratch database", acts.RestoreScratch, work, nil); err != nil {
+		return out, err
+	}
+	out.RestoreSeconds = workflow.Now(ctx).Sub(began).Seconds()
+
+	// 3. Every table has the rows that the snapshot had.
+	p.Step("Compare the rows of every table")
+	var compared activities.Compared
+	if err := run(ctx, "compare the rows of every table", acts.CompareScratch, work, &compared); err != nil {
+		return out, err
+	}
+	out.Tables, out.Rows, out.VerifiedAt = compared.Tables, compared.Rows, workflow.Now(ctx)
+	p.Done(fmt.Sprintf("%d tables, %d rows", out.Tables, out.Rows))
+	return out, nil
+}
+
+func run(ctx workflow.Context, summary string, activity any, in activities.DrillInput, result any) error {
+	options := restoreOptions
+	options.Summary = summary
+	return workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), activity, in).Get(ctx, result)
+}
+
+// drop removes the scratch database, also when the drill was cancelled. What it cannot drop, the next drill does.
+func drop(ctx workflow.Context, in activities.DrillInput) {
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	options := dropOptions
+	options.Summary = "drop the scratch database"
+	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), acts.DropScratch, in).Get(ctx, nil)
+	if err != nil {
+		workflow.GetLogger(ctx).Warn("the scratch database is left to the next drill", "drill", in.DrillID, "error", err)
+	}
+}
+
+// amend puts what a later drill has found on the backup's record. A drill that could not be carried out says nothing
+// about the backup.
+func amend(ctx workflow.Context, in DrillInput, out DrillOutcome, err error) {
+	amendment := operations.Amendment{ID: in.BackupID, State: StateVerified, Summary: proven(out)}
+	if err != nil {
+		if !activities.DisprovesBackup(err) {
+			return
+		}
+		amendment.State = operation.Failed
+		amendment.Summary = "No longer good: " + progress.Sentence(progress.Reason(err))
+	}
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	options := dropOptions
+	options.Summary = "correct the record of backup " + in.BackupID
+	err = workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), operationActs.AmendOperation, amendment).Get(ctx, nil)
+	if err != nil {
+		workflow.GetLogger(ctx).Warn("the backup's record is not corrected", "backup", in.BackupID, "error", err)
+	}
+}
+
+func proven(out DrillOutcome) string {
+	return fmt.Sprintf("Verified: %d tables, %d rows, restored in %.1f s.", out.Tables, out.Rows, out.RestoreSeconds)
+}

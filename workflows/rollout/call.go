@@ -1,0 +1,59 @@
+package rollout
+
+import (
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/school-sms/sms/workflows/progress"
+)
+
+// Types of the errors that end the workflow as failed, for the Temporal UI and for callers that wait on it.
+const (
+	refusedType = "RolloutRefused"
+	endedType   = "RolloutEnded"
+)
+
+// call runs an activity that answers at once, and waits for a target that is away.
+func call(ctx workflow.Context, activity, in, out any) error {
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: callTimeout, RetryPolicy: &callRetry})
+	return workflow.ExecuteActivity(ctx, activity, in).Get(ctx, out)
+}
+
+// await runs an activity that waits for up to about within on each attempt.
+func await(ctx workflow.Context, activity, in any, within time.Duration) error {
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout: within + callTimeout, HeartbeatTimeout: waitHeartbeat, RetryPolicy: &callRetry, WaitForCancellation: true,
+	})
+	return workflow.ExecuteActivity(ctx, activity, in).Get(ctx, nil)
+}
+
+func refused(err error) error {
+	return temporal.NewNonRetryableApplicationError(err.Error(), refusedType, nil)
+}
+
+func ended(state, reason string) error {
+	return temporal.NewNonRetryableApplicationError(state+": "+reason, endedType, nil)
+}
+
+// first is the first error that is one: that an end could not be recorded matters more than the end.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// why is the cause of an error, to go on a sentence with.
+func why(err error) string { return strings.TrimSuffix(progress.Reason(err), ".") }
+
+// short is enough of a digest to tell releases apart.
+func short(digest string) string {
+	const enough = 12
+	hash := strings.TrimPrefix(digest, "sha256:")
+	return hash[:min(enough, len(hash))]
+}

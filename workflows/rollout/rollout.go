@@ -1,0 +1,320 @@
+// Package rollout is the workflow that replaces the release of a service while it serves.
+package rollout
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	activities "github.com/school-sms/sms/activities/rollout"
+	smoke "github.com/school-sms/sms/activities/smoketest"
+	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/internal/rollout"
+	"github.com/school-sms/sms/internal/target"
+	"github.com/school-sms/sms/workflows/progress"
+	"github.com/school-sms/sms/workflows/smoketest"
+)
+
+// AbortUpdate is the update that ends a rollout and puts traffic back.
+const AbortUpdate = "abort"
+
+// States in which a rollout may end, besides succeeded and failed (which changed nothing).
+const (
+	RolledBack = "rolled-back"
+	Aborted    = "aborted"
+)
+
+var (
+	// The target and the registry answer at once or are away; a rollout waits for them as long as it takes.
+	callTimeout = 30 * time.Second
+	callRetry   = temporal.RetryPolicy{InitialInterval: 500 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 10 * time.Second}
+	// Waiting activities report within this time, or their worker has died.
+	waitHeartbeat = 10 * time.Second
+	goneTimeout   = 10 * time.Minute
+	// settle is how long gateways take at most to learn of an instance and to probe it: a watch, and one probe each second.
+	settle = 3 * time.Second
+)
+
+var acts *activities.Activities
+
+// Outcome is what a rollout reports of itself.
+type Outcome struct {
+	// From and To are the digests of the releases.
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	// Weight is the percentage of traffic that the new release has now.
+	Weight int           `json:"weight"`
+	Reason string        `json:"reason,omitempty"`
+	Smoke  *smoke.Report `json:"smokeTest,omitempty"`
+}
+
+// AbortInput says who aborts, and why.
+type AbortInput struct {
+	User   string `json:"user"`
+	Reason string `json:"reason"`
+}
+
+// Rollout replaces the release of one service in one environment. It fails only when it could not begin; otherwise its
+// outcome says how it ended.
+func Rollout(ctx workflow.Context, in rollout.Request) (Outcome, error) {
+	in = in.WithDefaults()
+	p, err := progress.Start(ctx, progress.Operation{
+		Kind: operation.Rollout, Environment: in.Environment, Subject: in.Service, StartedBy: in.RequestedBy, Input: in,
+		Summary: "Begins.",
+	})
+	if err != nil {
+		return Outcome{}, p.EndFailed(err, nil)
+	}
+	if err := in.Err(); err != nil {
+		return Outcome{}, first(p.End(operation.Failed, err.Error(), nil), refused(err))
+	}
+	r := &run{Request: in, Progress: p, service: activities.Service{Environment: in.Environment, Service: in.Service}}
+	forward, cancel := workflow.WithCancel(ctx)
+	if err := r.listen(ctx, cancel); err != nil {
+		return r.outcome, err
+	}
+	err = r.forward(forward)
+	if err == nil {
+		err = forward.Err() // an abort that came with the last step
+	}
+	if err != nil {
+		return r.outcome, r.back(ctx, err)
+	}
+	return r.outcome, r.finish(ctx)
+}
+
+// run is one rollout.
+type run struct {
+	rollout.Request
+	*progress.Progress
+	service activities.Service
+	stable  target.Deployment
+	outcome Outcome
+	fence   int64
+	// touched is set once there is something to put back; settled once there is no way back.
+	touched, settled bool
+	abort            *AbortInput
+}
+
+// listen takes the abort update: refused once the new release is the stable one.
+func (r *run) listen(ctx workflow.Context, cancel workflow.CancelFunc) error {
+	return workflow.SetUpdateHandlerWithOptions(ctx, AbortUpdate, func(_ workflow.Context, in AbortInput) error {
+		r.abort = &in
+		cancel()
+		return nil
+	}, workflow.UpdateHandlerOptions{
+		Description: "End the rollout, put traffic back to the stable release and remove the new one.",
+		Validator: func(AbortInput) error {
+			switch {
+			case r.settled:
+				return errors.New("the new release is already the stable one: start a rollout of the old release instead")
+			case r.abort != nil:
+				return fmt.Errorf("already aborted by %s", r.abort.User)
+			}
+			return nil
+		},
+	})
+}
+
+// forward goes up to the point where the new release has all traffic and has proven itself.
+func (r *run) forward(ctx workflow.Context) error {
+	// 1. Know the release by its content.
+	r.Step("Import the release")
+	var release target.Release
+	err := call(ctx, acts.ImportRelease, activities.ImportInput{Service: r.Service, Release: r.Release}, &release)
+	if err != nil {
+		return err
+	}
+	r.outcome.To = release.Digest
+	r.Done(short(release.Digest))
+
+	// 2. Remember what runs, to come back to it.
+	r.Step("Read what runs")
+	var observed target.Observed
+	if err := call(ctx, acts.ObserveTarget, r.service, &observed); err != nil {
+		return err
+	}
+	r.stable = observed.Tracks[target.Stable]
+	r.outcome.From = r.stable.Release
+	if r.stable.Replicas == 0 {
+		return fmt.Errorf("%s does not run in %s: there is nothing to replace", r.Service, r.Environment)
+	}
+	r.Done(fmt.Sprintf("%d × %s", r.stable.Replicas, short(r.stable.Release)))
+	if r.stable.Release == release.Digest {
+		return nil
+	}
+
+	// 3. Hold traffic where it is, and start the new instances beside it.
+	r.touched = true
+	r.Step(fmt.Sprintf("Start %d × %s without traffic", r.stable.Replicas, short(release.Digest)))
+	if err := r.shift(ctx, 0); err != nil {
+		return err
+	}
+	if err := r.ensure(ctx, target.Canary, release.Digest); err != nil {
+		return err
+	}
+	if err := await(ctx, acts.AwaitReady, r.instances(release.Digest), r.ReadyWithin); err != nil {
+		return err
+	}
+	if err := workflow.Sleep(ctx, settle); err != nil {
+		return err
+	}
+	r.Done("ready and registered")
+
+	// 4. Prove it before it gets traffic. A gateway is its own door: its instances share it already.
+	if r.Service != rollout.Gateway {
+		in := smoke.Input{Environment: r.Environment, Service: r.Service, Release: release.Digest}
+		if err := r.smoke(ctx, "Smoke test before traffic", in); err != nil {
+			return err
+		}
+		// 5. Move traffic over.
+		if err := r.move(ctx, release.Digest); err != nil {
+			return err
+		}
+	}
+
+	// 6. Prove it through the door.
+	return r.smoke(ctx, "Smoke test through the gateway", smoke.Input{Environment: r.Environment})
+}
+
+// move shifts traffic weight by weight, and watches the new instances at each.
+func (r *run) move(ctx workflow.Context, digest string) error {
+	for _, weight := range r.Weights {
+		r.Step(fmt.Sprintf("Give it %d %% of the traffic for %s", weight, r.Soak))
+		if err := r.shift(ctx, weight); err != nil {
+			return err
+		}
+		if err := workflow.Sleep(ctx, r.Soak); err != nil {
+			return err
+		}
+		if err := call(ctx, acts.JudgeRelease, r.instances(digest), nil); err != nil {
+			return err
+		}
+		r.Done("the new instances are well")
+	}
+	return nil
+}
+
+// finish makes the new release the stable one and drains the old. There is no way back from here, so it is not
+// cancelled, and waits for a target that is away.
+func (r *run) finish(ctx workflow.Context) error {
+	r.settled = true
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	if r.touched {
+		// 7. The new release is stable now; the old instances drain.
+		r.Step(fmt.Sprintf("Drain %s", short(r.outcome.From)))
+		if err := r.ensure(ctx, target.Stable, r.outcome.To); err != nil {
+			return r.lost(err)
+		}
+		if err := r.removeCanary(ctx); err != nil {
+			return r.lost(err)
+		}
+		if err := await(ctx, acts.AwaitGone, r.instances(r.outcome.From), goneTimeout); err != nil {
+			return r.lost(err)
+		}
+		if err := r.clear(ctx); err != nil {
+			return r.lost(err)
+		}
+		r.Done("gone")
+		r.outcome.Weight = 100
+		return r.End(operation.Succeeded, fmt.Sprintf("%s runs %s.", r.Service, short(r.outcome.To)), r.outcome)
+	}
+	return r.End(operation.Succeeded, fmt.Sprintf("%s runs %s already: nothing to do.", r.Service, short(r.outcome.To)), r.outcome)
+}
+
+// back puts everything as it was: traffic first, then the instances; it ends once that was read back.
+func (r *run) back(ctx workflow.Context, cause error) error {
+	r.settled = true
+	state, reason := RolledBack, why(cause)
+	if temporal.IsCanceledError(cause) {
+		state, reason = Aborted, "cancelled"
+		if r.abort != nil {
+			reason = fmt.Sprintf("aborted by %s: %s", r.abort.User, r.abort.Reason)
+		}
+	}
+	r.outcome.Reason = reason
+	r.Fail(reason)
+	if !r.touched {
+		if state == RolledBack {
+			state = operation.Failed
+		}
+		return first(r.End(state, fmt.Sprintf("Nothing was changed: %s.", reason), r.outcome), ended(state, reason))
+	}
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	r.Step("Put traffic back to " + short(r.stable.Release))
+	if err := r.shift(ctx, 0); err != nil {
+		return r.lost(err)
+	}
+	r.Step("Remove " + short(r.outcome.To))
+	if err := r.removeCanary(ctx); err != nil {
+		return r.lost(err)
+	}
+	if err := await(ctx, acts.AwaitGone, r.instances(r.outcome.To), goneTimeout); err != nil {
+		return r.lost(err)
+	}
+	if err := r.clear(ctx); err != nil {
+		return r.lost(err)
+	}
+	r.Done("gone")
+	summary := fmt.Sprintf("%s stays on %s: %s.", r.Service, short(r.stable.Release), reason)
+	return first(r.End(state, summary, r.outcome), ended(state, reason))
+}
+
+// lost ends a rollout that may not act any more.
+func (r *run) lost(err error) error {
+	r.Fail(why(err))
+	summary := fmt.Sprintf("Ended half way: %s.", why(err))
+	return first(r.End(operation.Failed, summary, r.outcome), ended(operation.Failed, why(err)))
+}
+
+// next is the fence of the next write: higher than all before, in this rollout and in those before it.
+func (r *run) next(ctx workflow.Context) int64 {
+	r.fence = max(r.fence+1, workflow.Now(ctx).UnixNano())
+	return r.fence
+}
+
+func (r *run) shift(ctx workflow.Context, weight int) error {
+	in := activities.TrafficInput{Service: r.service, Split: rollout.Split(r.stable.Release, r.outcome.To, weight), Fence: r.next(ctx)}
+	if err := call(ctx, acts.SetTraffic, in, nil); err != nil {
+		return err
+	}
+	r.outcome.Weight = weight
+	r.Say(operation.Running, r.Record().Summary, r.outcome)
+	return nil
+}
+
+func (r *run) clear(ctx workflow.Context) error {
+	return call(ctx, acts.SetTraffic, activities.TrafficInput{Service: r.service, Fence: r.next(ctx)}, nil)
+}
+
+func (r *run) ensure(ctx workflow.Context, track, digest string) error {
+	return call(ctx, acts.EnsureDeployment, target.Deployment{Environment: r.Environment, Service: r.Service, Track: track,
+		Release: digest, Replicas: r.stable.Replicas, Fence: r.next(ctx)}, nil)
+}
+
+func (r *run) removeCanary(ctx workflow.Context) error {
+	return call(ctx, acts.RemoveTrack, activities.RemoveInput{Service: r.service, Track: target.Canary, Fence: r.next(ctx)}, nil)
+}
+
+func (r *run) instances(digest string) activities.AwaitInput {
+	return activities.AwaitInput{Service: r.service, Release: digest, Replicas: r.stable.Replicas, Within: r.ReadyWithin}
+}
+
+func (r *run) smoke(ctx workflow.Context, step string, in smoke.Input) error {
+	r.Step(step)
+	report, err := smoketest.Run(ctx, in)
+	if err != nil {
+		return err
+	}
+	r.outcome.Smoke = &report
+	if !report.Passed {
+		return errors.New(report.Summary())
+	}
+	r.Done(report.Summary())
+	return nil
+}

@@ -1,0 +1,304 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
+
+	activities "github.com/school-sms/sms/activities/rollout"
+	smoke "github.com/school-sms/sms/activities/smoketest"
+	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/internal/rollout"
+	"github.com/school-sms/sms/internal/target"
+)
+
+const (
+	oldRelease = "sha256:aaaaaaaaaaaa1111"
+	newRelease = "sha256:bbbbbbbbbbbb2222"
+)
+
+// world stands for a target, a registry and ops_db. It fails where a test says so, and keeps what was done to it.
+type world struct {
+	t       *testing.T
+	tracks  map[string]target.Deployment
+	split   map[string]int
+	fence   int64
+	log     []string
+	records []operation.Record
+	// fail makes the nth call (from 1) of an activity fail.
+	fail map[string]int
+	// passed answers the nth smoke test; nil passes all.
+	passed func(n int, in smoke.Input) bool
+	calls  map[string]int
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{t: t, calls: map[string]int{}, fail: map[string]int{}, tracks: map[string]target.Deployment{
+		target.Stable: {Environment: "production", Service: "student-service", Track: target.Stable, Release: oldRelease, Replicas: 2},
+	}}
+}
+
+func (w *world) call(name, what string) error {
+	w.calls[name]++
+	if w.calls[name] == w.fail[name] {
+		return temporal.NewNonRetryableApplicationError(name+" broke", activities.NotReadyType, nil)
+	}
+	if what != "" {
+		w.log = append(w.log, what)
+	}
+	return nil
+}
+
+// write refuses a fence that does not rise.
+func (w *world) write(name string, fence int64, what string) error {
+	if err := w.call(name, what); err != nil {
+		return err
+	}
+	if fence <= w.fence {
+		w.t.Errorf("%s: fence %d is not above %d", what, fence, w.fence)
+	}
+	w.fence = fence
+	return nil
+}
+
+func (w *world) environment() *testsuite.TestWorkflowEnvironment {
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestWorkflowEnvironment()
+	env.SetWorkerOptions(worker.Options{})
+	register := func(name string, f any) { env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name}) }
+	register("BeginOperation", func(r operation.Record) error { w.records = append(w.records, r); return nil })
+	register("RecordOperation", func(r operation.Record) error { w.records = append(w.records, r); return nil })
+	register("ImportRelease", func(activities.ImportInput) (target.Release, error) {
+		return target.Release{Digest: newRelease}, w.call("ImportRelease", "")
+	})
+	register("ObserveTarget", func(activities.Service) (target.Observed, error) {
+		return target.Observed{Tracks: w.tracks}, w.call("ObserveTarget", "")
+	})
+	register("EnsureDeployment", func(d target.Deployment) error {
+		if err := w.write("EnsureDeployment", d.Fence, fmt.Sprintf("%s=%s×%d", d.Track, short(d.Release), d.Replicas)); err != nil {
+			return err
+		}
+		w.tracks[d.Track] = d
+		return nil
+	})
+	register("RemoveTrack", func(in activities.RemoveInput) error {
+		if err := w.write("RemoveTrack", in.Fence, "remove "+in.Track); err != nil {
+			return err
+		}
+		delete(w.tracks, in.Track)
+		return nil
+	})
+	register("SetTraffic", func(in activities.TrafficInput) error {
+		if err := w.write("SetTraffic", in.Fence, fmt.Sprintf("new=%d%% old=%d%%", in.Split[newRelease], in.Split[oldRelease])); err != nil {
+			return err
+		}
+		w.split = in.Split
+		return nil
+	})
+	register("AwaitReady", func(activities.AwaitInput) error { return w.call("AwaitReady", "") })
+	register("AwaitGone", func(in activities.AwaitInput) error { return w.call("AwaitGone", "gone "+short(in.Release)) })
+	register("JudgeRelease", func(activities.AwaitInput) error { return w.call("JudgeRelease", "") })
+	register("RunSmokeTest", func(in smoke.Input) (smoke.Report, error) {
+		if err := w.call("RunSmokeTest", "smoke "+short(in.Release)); err != nil {
+			return smoke.Report{}, err
+		}
+		n := w.calls["RunSmokeTest"]
+		report := smoke.Report{Passed: w.passed == nil || w.passed(n, in)}
+		report.Checks = []smoke.Check{{Name: "create a student", OK: report.Passed, Expected: "201", Found: "500"}}
+		return report, nil
+	})
+	return env
+}
+
+func (w *world) last() operation.Record {
+	return slices.MaxFunc(w.records, func(a, b operation.Record) int { return int(a.Revision - b.Revision) })
+}
+
+// restored fails the test unless everything is as it was before the rollout.
+func (w *world) restored() {
+	w.t.Helper()
+	if len(w.split) != 0 {
+		w.t.Errorf("a split is left: %v", w.split)
+	}
+	if len(w.tracks) != 1 || w.tracks[target.Stable].Release != oldRelease {
+		w.t.Errorf("the tracks are not as before: %v", w.tracks)
+	}
+}
+
+func request() rollout.Request {
+	return rollout.Request{Environment: "production", Service: "student-service", Release: "/tmp/student-service", RequestedBy: "meera"}
+}
+
+func TestRolloutMovesTrafficStepByStep(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	env := w.environment()
+	env.ExecuteWorkflow(Rollout, request())
+	if err := env.GetWorkflowError(); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"new=0% old=100%", "canary=bbbbbbbbbbbb×2", "smoke bbbbbbbbbbbb", "new=10% old=90%", "new=50% old=50%", "new=100% old=0%", "smoke ",
+		"stable=bbbbbbbbbbbb×2", "remove canary", "gone aaaaaaaaaaaa", "new=0% old=0%",
+	}
+	if diff := cmp.Diff(want, w.log); diff != "" {
+		t.Errorf("what was done (-want +got):\n%s", diff)
+	}
+	if w.tracks[target.Stable].Release != newRelease || len(w.split) != 0 {
+		t.Errorf("tracks %v, split %v", w.tracks, w.split)
+	}
+	if last := w.last(); last.State != operation.Succeeded || !last.Ended() {
+		t.Errorf("recorded %s: %s", last.State, last.Summary)
+	}
+}
+
+func TestRolloutPutsEverythingBackWhateverFails(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		activity string
+		nth      int
+	}{
+		{"SetTraffic", 1}, {"EnsureDeployment", 1}, {"AwaitReady", 1}, {"RunSmokeTest", 1}, {"SetTraffic", 2}, {"JudgeRelease", 1},
+		{"SetTraffic", 3}, {"JudgeRelease", 2}, {"SetTraffic", 4}, {"JudgeRelease", 3}, {"RunSmokeTest", 2},
+	} {
+		t.Run(fmt.Sprintf("%s %d", c.activity, c.nth), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.fail[c.activity] = c.nth
+			env := w.environment()
+			env.ExecuteWorkflow(Rollout, request())
+			if err := env.GetWorkflowError(); err == nil || !strings.Contains(err.Error(), c.activity+" broke") {
+				t.Errorf("the error does not say why: %v", err)
+			}
+			w.restored()
+			last := w.last()
+			if last.State != RolledBack || !strings.Contains(last.Summary, c.activity+" broke") {
+				t.Errorf("recorded %s: %s", last.State, last.Summary)
+			}
+			back := slices.Index(w.log, "new=0% old=100%")
+			if removed := slices.Index(w.log, "remove canary"); back < 0 || removed < back {
+				t.Errorf("instances went before traffic: %v", w.log)
+			}
+		})
+	}
+}
+
+func TestRolloutThatCannotBeginChangesNothing(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"ImportRelease", "ObserveTarget"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.fail[name] = 1
+			env := w.environment()
+			env.ExecuteWorkflow(Rollout, request())
+			if len(w.log) > 0 || w.last().State != operation.Failed {
+				t.Errorf("did %v, recorded %s", w.log, w.last().State)
+			}
+		})
+	}
+}
+
+func TestRolloutStopsAtAFailedSmokeTest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.passed = func(n int, _ smoke.Input) bool { return n != 1 }
+	env := w.environment()
+	env.ExecuteWorkflow(Rollout, request())
+	w.restored()
+	if last := w.last(); last.State != RolledBack || !strings.Contains(last.Summary, "create a student: expected 201, found 500") {
+		t.Errorf("recorded %s: %s", last.State, last.Summary)
+	}
+	if slices.Contains(w.log, "new=10% old=90%") {
+		t.Error("the release got traffic before it had passed")
+	}
+}
+
+func TestAbortAndCancelRollBack(t *testing.T) {
+	t.Parallel()
+	for name, stop := range map[string]func(*testsuite.TestWorkflowEnvironment){
+		"abort": func(env *testsuite.TestWorkflowEnvironment) {
+			env.UpdateWorkflowNoRejection(AbortUpdate, "1", t, AbortInput{User: "arjun", Reason: "wrong build"})
+		},
+		"cancel": func(env *testsuite.TestWorkflowEnvironment) { env.CancelWorkflow() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			env := w.environment()
+			env.RegisterDelayedCallback(func() { stop(env) }, settle+rollout.DefaultSoak+time.Second)
+			env.ExecuteWorkflow(Rollout, request())
+			w.restored()
+			last := w.last()
+			if last.State != Aborted || name == "abort" && !strings.Contains(last.Summary, "aborted by arjun: wrong build") {
+				t.Errorf("recorded %s: %s", last.State, last.Summary)
+			}
+		})
+	}
+}
+
+// updateResult keeps what came of an update.
+type updateResult struct{ rejected error }
+
+func (u *updateResult) Accept()                 {}
+func (u *updateResult) Reject(err error)        { u.rejected = err }
+func (u *updateResult) Complete(_ any, _ error) {}
+
+func TestAbortIsRefusedOnceTheNewReleaseIsStable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	env := w.environment()
+	var result updateResult
+	env.SetOnActivityStartedListener(func(info *activity.Info, _ context.Context, _ converter.EncodedValues) {
+		if info.ActivityType.Name == "AwaitGone" {
+			env.UpdateWorkflow(AbortUpdate, "late", &result, AbortInput{User: "arjun"})
+		}
+	})
+	env.ExecuteWorkflow(Rollout, request())
+	if result.rejected == nil || !strings.Contains(result.rejected.Error(), "already the stable one") {
+		t.Errorf("a late abort: %v", result.rejected)
+	}
+	if w.last().State != operation.Succeeded {
+		t.Errorf("recorded %s", w.last().State)
+	}
+}
+
+func TestSameReleaseChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stable := w.tracks[target.Stable]
+	stable.Release = newRelease
+	w.tracks[target.Stable] = stable
+	env := w.environment()
+	env.ExecuteWorkflow(Rollout, request())
+	if err := env.GetWorkflowError(); err != nil || len(w.log) > 0 {
+		t.Errorf("did %v, %v", w.log, err)
+	}
+}
+
+func TestBadRequestIsRefusedWithEveryFault(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	env := w.environment()
+	env.ExecuteWorkflow(Rollout, rollout.Request{Environment: "moon", Service: "cafeteria", Release: "relative", Weights: []int{50, 10}})
+	err := env.GetWorkflowError()
+	for _, want := range []string{"moon", "cafeteria", "relative", "[50 10]"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not name %s: %v", want, err)
+		}
+	}
+	if app, ok := errors.AsType[*temporal.ApplicationError](err); !ok || app.Type() != refusedType {
+		t.Errorf("got %v", err)
+	}
+}
