@@ -1,0 +1,49 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// table is what people see.
+type table struct{ w *tabwriter.Writer }
+
+// row adds a line.
+func (t *table) row(cells ...string) {
+	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+}
+
+// print writes a value: as JSON for programs, or as the table that draw makes of it.
+func (g *globals) print(cmd *cobra.Command, value any, draw func(*table)) error {
+	if g.output == outputJSON {
+		encoder := json.NewEncoder(cmd.OutOrStdout())
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		return encoder.Encode(value)
+	}
+	return drawTable(cmd.OutOrStdout(), draw)
+}
+
+func drawTable(w io.Writer, draw func(*table)) error {
+	const gap = 2
+	t := &table{w: tabwriter.NewWriter(w, 0, 0, gap, ' ', 0)}
+	draw(t)
+	return t.w.Flush()
+}
+
+// when is a time of this machine's zone.
+func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+
+// took is how long something ran, or runs.
+func took(start time.Time, end *time.Time) string {
+	if end == nil {
+		return time.Since(start).Round(time.Second).String()
+	}
+	return end.Sub(start).Round(100 * time.Millisecond).String()
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/school-sms/sms/api/ops"
+	"github.com/school-sms/sms/workflows/backup"
+)
+
+const (
+	pollInterval = 500 * time.Millisecond
+	// patience is how long the platform may be away while a command waits.
+	patience = 2 * time.Minute
+	// restless is how often a long step says how far it is.
+	restless = 5 * time.Second
+)
+
+// begin starts an operation by a POST. With wait it shows how it goes on and ends as it does: good are the states that
+// are a success.
+func (g *globals) begin(cmd *cobra.Command, collection string, body any, wait bool, good ...string) error {
+	var started ops.Operation
+	if err := g.call(cmd.Context(), http.MethodPost, collection, body, &started); err != nil {
+		return err
+	}
+	return g.begun(cmd, collection, started, wait, good...)
+}
+
+// wait shows the progress of the operation at a path on standard error until it has ended, prints it, and returns an
+// error unless it ended in one of the good states.
+func (g *globals) wait(cmd *cobra.Command, path string, good ...string) error {
+	w := &watcher{globals: g, out: cmd.ErrOrStderr()}
+	ended, err := w.follow(cmd.Context(), path)
+	if err != nil {
+		return err
+	}
+	if err := g.print(cmd, ended, func(t *table) { t.row(ended.Kind+" "+ended.ID+":", ended.State+".", ended.Summary) }); err != nil {
+		return err
+	}
+	return outcome(ended, good...)
+}
+
+// outcome is an error unless an operation ended well.
+func outcome(o ops.Operation, good ...string) error {
+	if slices.Contains(good, o.State) {
+		return nil
+	}
+	return fmt.Errorf("%s %s of %s ended %s: %s", o.Kind, o.ID, o.Subject, o.State, o.Summary)
+}
+
+// watcher follows one operation.
+type watcher struct {
+	*globals
+	out io.Writer
+
+	shown     map[string]string // step → what was last said of it
+	failure   string
+	moved     time.Time
+	awaySince time.Time
+}
+
+func (w *watcher) follow(ctx context.Context, path string) (ops.Operation, error) {
+	w.shown, w.moved = map[string]string{}, time.Now()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		var o ops.Operation
+		err := w.call(ctx, http.MethodGet, path, nil, &o)
+		switch {
+		case err == nil:
+			w.back()
+			w.show(o)
+			if o.EndedAt != nil {
+				return o, nil
+			}
+		case ctx.Err() != nil:
+			return o, errors.New("stopped waiting; the operation goes on")
+		case !away(err):
+			return o, err
+		default:
+			if err := w.gone(err); err != nil {
+				return o, err
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return o, errors.New("stopped waiting; the operation goes on")
+		}
+	}
+}
+
+// gone says once that the platform is away, and gives up when that lasts.
+func (w *watcher) gone(err error) error {
+	if w.awaySince.IsZero() {
+		w.awaySince = time.Now()
+		fmt.Fprintf(w.out, "… the platform is away, waiting for it: %v\n", err)
+	}
+	if time.Since(w.awaySince) > patience {
+		return fmt.Errorf("the platform has been away for %s; the operation goes on when it is back: %w", patience, err)
+	}
+	return nil
+}
+
+func (w *watcher) back() {
+	if !w.awaySince.IsZero() {
+		fmt.Fprintf(w.out, "… the platform is back after %s\n", time.Since(w.awaySince).Round(time.Second))
+		w.awaySince = time.Time{}
+	}
+}
+
+var stepMarks = map[string]string{"running": "▶", "done": "✔", "failed": "✘", "skipped": "–", "cancelled": "■"}
+
+// show says what has changed.
+func (w *watcher) show(o ops.Operation) {
+	for i, s := range o.Steps {
+		line := stepMarks[s.State] + " " + s.Name
+		if s.EndedAt != nil {
+			line += " (" + took(s.StartedAt, s.EndedAt) + ")"
+		}
+		if s.Detail != "" {
+			line += ": " + s.Detail
+		}
+		if key := fmt.Sprint(i); w.shown[key] != line {
+			w.shown[key] = line
+			fmt.Fprintln(w.out, line)
+			w.moved = time.Now()
+		}
+	}
+	if o.Activity == nil {
+		return
+	}
+	if o.Activity.LastFailure != w.failure {
+		w.failure = o.Activity.LastFailure
+		if w.failure != "" {
+			fmt.Fprintf(w.out, "… attempt %d, because the one before failed: %s\n", o.Activity.Attempt, w.failure)
+		}
+	}
+	if said := progressOf(o.Activity.Progress); said != "" && time.Since(w.moved) > restless {
+		fmt.Fprintf(w.out, "… %s\n", said)
+		w.moved = time.Now()
+	}
+}
+
+// progressOf puts what an activity says of itself in words; empty when it says nothing known.
+func progressOf(raw json.RawMessage) string {
+	var p struct {
+		Bytes     int64 `json:"bytes"`
+		Tables    int64 `json:"tables"`
+		AllTables int64 `json:"allTables"`
+		// WaitingFor is said by what waits.
+		WaitingFor string `json:"waitingFor"`
+	}
+	if json.Unmarshal(raw, &p) == nil && p.WaitingFor != "" {
+		return "waiting: " + p.WaitingFor
+	}
+	if json.Unmarshal(raw, &p) != nil || p.Bytes == 0 && p.AllTables == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s, %d of %d tables counted", backup.Size(p.Bytes), p.Tables, p.AllTables)
+}

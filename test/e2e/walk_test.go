@@ -1,0 +1,299 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestWalk does what the README says, on one platform, and rolls out releases under load.
+func TestWalk(t *testing.T) {
+	p := up(t, newDataDir(t))
+	t.Run("status and doctor", func(t *testing.T) { walkStatus(t, p) })
+	t.Run("students", func(t *testing.T) { walkStudents(t, p) })
+	t.Run("settings", func(t *testing.T) { walkSettings(t, p) })
+	t.Run("every service answers its own paths", func(t *testing.T) { walkActuators(t, p) })
+	t.Run("command line refuses wrong usage", func(t *testing.T) { walkUsage(t, p) })
+	t.Run("smoke tests", func(t *testing.T) { walkSmoke(t, p) })
+	t.Run("backup", func(t *testing.T) { walkBackup(t, p) })
+	t.Run("schedules", func(t *testing.T) { walkSchedules(t, p) })
+	t.Run("rollouts under load", func(t *testing.T) { walkRollouts(t, p) })
+	t.Run("no secret is in sight", func(t *testing.T) { walkSecrets(t, p) })
+}
+
+func walkStatus(t *testing.T, p *platform) {
+	if out := p.mustSMS("status"); !strings.Contains(out, "production/student-service-2") || !strings.Contains(out, "staging/api-gateway-1") {
+		t.Errorf("sms status:\n%s", out)
+	}
+	if out := p.mustSMS("doctor"); strings.Contains(out, "FAULT") || !strings.Contains(out, "SMS_GATEWAY_PORT") {
+		t.Errorf("sms doctor:\n%s", out)
+	}
+	if out := p.mustSMS("version"); !strings.HasPrefix(out, "sms ") {
+		t.Errorf("sms version: %s", out)
+	}
+	for name, path := range map[string]string{"gateway": "/docs", "temporal UI": "/"} {
+		if a, err := send(http.DefaultClient, http.MethodGet, p.status.URLs[name]+path, nil); err != nil || a.Status != http.StatusOK {
+			t.Errorf("%s%s answers %d, %v", name, path, a.Status, err)
+		}
+	}
+}
+
+type problem struct {
+	Type   string
+	Status int
+	Errors []struct{ Field, Code, Detail string }
+}
+
+func walkStudents(t *testing.T, p *platform) {
+	created := p.call(http.MethodPost, "/api/v1/students", student("9876543210"))
+	if created.Status != http.StatusCreated || created.Header.Get("ETag") == "" || created.Header.Get("X-Request-ID") == "" {
+		t.Fatalf("create: %d %v\n%s", created.Status, created.Header, created.Body)
+	}
+	var made struct{ StudentID, Status string }
+	created.into(t, &made)
+	if found := p.call(http.MethodGet, "/api/v1/students/"+made.StudentID, nil); found.Status != http.StatusOK {
+		t.Errorf("read: %d %s", found.Status, found.Body)
+	}
+	var page struct {
+		TotalElements int
+		Content       []struct{ StudentID string }
+	}
+	p.call(http.MethodGet, "/api/v1/students?mobile=9876543210", nil).into(t, &page)
+	if page.TotalElements != 1 || page.Content[0].StudentID != made.StudentID {
+		t.Errorf("search: %+v", page)
+	}
+	path := "/api/v1/students/" + made.StudentID
+	if a := p.call(http.MethodPatch, path, map[string]any{"firstName": "Aasha"}); a.Status != http.StatusPreconditionRequired {
+		t.Errorf("a change without If-Match: %d %s", a.Status, a.Body)
+	}
+	changed := p.call(http.MethodPatch, path, map[string]any{"firstName": "Aasha"}, "If-Match", created.Header.Get("ETag"), "Content-Type", "application/merge-patch+json")
+	if changed.Status != http.StatusOK {
+		t.Errorf("a change: %d %s", changed.Status, changed.Body)
+	}
+	if a := p.call(http.MethodDelete, path, nil, "If-Match", created.Header.Get("ETag")); a.Status != http.StatusPreconditionFailed {
+		t.Errorf("a stale delete: %d %s", a.Status, a.Body)
+	}
+	if a := p.call(http.MethodDelete, path, nil, "If-Match", changed.Header.Get("ETag")); a.Status >= 300 {
+		t.Errorf("a delete: %d %s", a.Status, a.Body)
+	}
+	p.call(http.MethodGet, path, nil).into(t, &made)
+	if made.Status != "INACTIVE" {
+		t.Errorf("after the delete: %+v", made)
+	}
+
+	anonymous, err := send(http.DefaultClient, http.MethodGet, p.status.URLs["gateway"]+path, nil)
+	if err != nil || anonymous.Status != http.StatusUnauthorized {
+		t.Errorf("without a token: %d, %v", anonymous.Status, err)
+	}
+	broken := p.call(http.MethodPost, "/api/v1/students", map[string]any{"firstName": "A", "dateOfBirth": "yesterday", "mobile": "12", "nickname": "x"})
+	var faults problem
+	broken.into(t, &faults)
+	var fields []string
+	for _, e := range faults.Errors {
+		fields = append(fields, e.Field)
+	}
+	if broken.Status != http.StatusUnprocessableEntity || broken.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("a broken body: %d %s", broken.Status, broken.Header.Get("Content-Type"))
+	}
+	for _, want := range []string{"firstName", "lastName", "dateOfBirth", "mobile", "address", "nickname"} {
+		if !slices.ContainsFunc(fields, func(f string) bool { return f == want || strings.HasPrefix(f, want+".") }) {
+			t.Errorf("the answer does not name %s: %v", want, fields)
+		}
+	}
+	clerk := strings.TrimSpace(p.mustSMS("token", "create", "--user", "meera", "--role", "viewer"))
+	if a, err := send(http.DefaultClient, http.MethodPost, p.status.URLs["gateway"]+"/api/v1/students", student("9876543211"),
+		"Authorization", "Bearer "+clerk); err != nil || a.Status != http.StatusForbidden {
+		t.Errorf("a viewer who writes: %d %s %v", a.Status, a.Body, err)
+	}
+}
+
+func walkSettings(t *testing.T, p *platform) {
+	if a := p.call(http.MethodGet, "/api/v1/configurations/settings", nil); a.Status != http.StatusOK || !strings.Contains(string(a.Body), "SCHOOL_TIMEZONE") {
+		t.Errorf("settings: %d %s", a.Status, a.Body)
+	}
+	setting := map[string]any{"category": "GENERAL", "key": "SCHOOL_MOTTO", "value": "Satyameva jayate", "description": "On the letterhead"}
+	if a := p.call(http.MethodPost, "/api/v1/configurations/settings", setting); a.Status != http.StatusCreated {
+		t.Errorf("a new setting: %d %s", a.Status, a.Body)
+	}
+	var faults problem
+	a := p.call(http.MethodPost, "/api/v1/configurations/settings", setting)
+	a.into(t, &faults)
+	if a.Status != http.StatusConflict || !strings.HasSuffix(faults.Type, "/duplicate-setting") {
+		t.Errorf("the same again: %d %s", a.Status, a.Body)
+	}
+}
+
+func walkActuators(t *testing.T, p *platform) {
+	for _, ps := range p.status.Processes {
+		if ps.Name == "postgres" || ps.Name == "temporal-server" {
+			continue
+		}
+		for _, path := range []string{"/actuator/health", "/actuator/health/liveness", "/actuator/health/readiness", "/actuator/info",
+			"/actuator/prometheus", "/openapi.json", "/openapi.yaml", "/docs"} {
+			a, err := send(http.DefaultClient, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", ps.Port, path), nil)
+			if err != nil || a.Status != http.StatusOK {
+				t.Errorf("%s%s: %d %v", ps.Name, path, a.Status, err)
+			}
+		}
+	}
+	if a := p.call(http.MethodGet, "/openapi.json", nil); !strings.Contains(string(a.Body), `"3.1`) || !strings.Contains(string(a.Body), "/api/v1/students/{studentId}") ||
+		!strings.Contains(string(a.Body), "/api/v1/ops/backups") {
+		t.Errorf("the gateway's document lacks what its services offer: %.300s", a.Body)
+	}
+}
+
+func walkUsage(t *testing.T, p *platform) {
+	for _, args := range [][]string{{"token", "create"}, {"nonsense"}, {"backup", "run"}, {"rollout", "start", "student-service"}, {"status", "--nonsense"}} {
+		if out, code := p.sms(args...); code != 2 {
+			t.Errorf("sms %v: exit %d, want 2\n%s", args, code, out)
+		}
+	}
+	if out, code := p.sms("backup", "run", "no_such_db"); code != 1 || !strings.Contains(out, "student_db") {
+		t.Errorf("an unknown database: exit %d, and the answer should name the known ones:\n%s", code, out)
+	}
+}
+
+func walkSmoke(t *testing.T, p *platform) {
+	for _, environment := range []string{"production", "staging"} {
+		if out := p.mustSMS("smoke", "run", "--env", environment, "--wait"); !strings.Contains(out, "passed") {
+			t.Errorf("smoke test of %s:\n%s", environment, out)
+		}
+	}
+	if out := p.mustSMS("smoke", "list"); !strings.Contains(out, "production") {
+		t.Errorf("smoke list:\n%s", out)
+	}
+}
+
+func walkBackup(t *testing.T, p *platform) {
+	if out := p.mustSMS("backup", "run", "student_db", "--wait"); !strings.Contains(out, "verified") {
+		t.Errorf("backup:\n%s", out)
+	}
+	var listed struct {
+		Content []struct{ ID, State, Subject string }
+	}
+	a := p.call(http.MethodGet, "/api/v1/ops/backups", nil)
+	if err := json.Unmarshal(a.Body, &listed); err != nil || len(listed.Content) != 1 || listed.Content[0].State != "verified" {
+		t.Errorf("the list of backups: %s", a.Body)
+	}
+	files, _ := filepath.Glob(filepath.Join(p.dataDir, "backups", "*", "*"))
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 || strings.Contains(file, ".tmp") {
+			t.Errorf("%s: mode %v", filepath.Base(file), info.Mode())
+		}
+	}
+}
+
+func walkSchedules(t *testing.T, p *platform) {
+	out := p.mustSMS("schedule", "list")
+	for _, want := range []string{"backup-student_db-nightly", "backup-temporal-nightly", "smoke-production-hourly", "Asia/Kolkata"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("schedule list lacks %s:\n%s", want, out)
+		}
+	}
+	if out := p.mustSMS("schedule", "next", "backup-student_db-nightly"); strings.Count(out, "02:00") < 3 {
+		t.Errorf("next runs:\n%s", out)
+	}
+}
+
+// releaseOf makes another release of a service: the same program, with bytes behind its end that nothing reads.
+func releaseOf(t *testing.T, service, mark string) string {
+	t.Helper()
+	content, err := os.ReadFile(binary(t, service))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writeRelease(t, service, string(content)+"\n"+mark)
+}
+
+func writeRelease(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// releases returns the digests that run of a production service.
+func (p *platform) releases(service string) []string {
+	p.refresh()
+	var digests []string
+	for _, ps := range p.status.Processes {
+		if strings.HasPrefix(ps.Name, "production/"+service+"-") {
+			digests = append(digests, ps.Release)
+		}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(digests)))
+}
+
+func walkRollouts(t *testing.T, p *platform) {
+	created := p.call(http.MethodPost, "/api/v1/students", student("9000000001"))
+	var made struct{ StudentID string }
+	created.into(t, &made)
+	l := startLoad(p, "/api/v1/students/"+made.StudentID)
+	defer l.end()
+
+	for _, service := range []string{"student-service", "configuration-service", "api-gateway"} {
+		before := p.releases(service)
+		out := p.mustSMS("rollout", "start", service+"="+releaseOf(t, service, "good"), "--env", "production", "--soak", "1s", "--wait")
+		after := p.releases(service)
+		if !strings.Contains(out, "succeeded") || len(after) != 1 || slices.Equal(before, after) {
+			t.Fatalf("a good release of %s: before %v, after %v\n%s", service, before, after, out)
+		}
+	}
+
+	good := p.releases("student-service")
+	breaksQueries := "#!/bin/sh\nexport DATABASE_URL=$(echo \"$DATABASE_URL\" | sed 's#/student_db$#/postgres#')\nexec " + binary(t, "student-service") + "\n"
+	for name, bad := range map[string]struct{ script, reason string }{
+		"will not start":       {"#!/bin/sh\necho no such setting >&2\nexit 3\n", "ended with status 3: no such setting"},
+		"never ready":          {"#!/bin/sh\nexec tail -f /dev/null\n", "not ready in time"},
+		"fails the smoke test": {breaksQueries, "create"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, code := p.sms("rollout", "start", "student-service="+writeRelease(t, "student-service", bad.script), "--env", "production",
+				"--soak", "1s", "--ready-within", "5s", "--wait")
+			if code != 1 || !strings.Contains(out, bad.reason) || !strings.Contains(out, "rolled-back") {
+				t.Errorf("exit %d, want 1 with %q\n%s", code, bad.reason, out)
+			}
+			if now := p.releases("student-service"); !slices.Equal(now, good) {
+				t.Errorf("%v runs, want %v", now, good)
+			}
+		})
+	}
+	if out := p.mustSMS("rollout", "list"); strings.Count(out, "succeeded") != 3 || strings.Count(out, "rolled-back") != 3 {
+		t.Errorf("rollout list:\n%s", out)
+	}
+}
+
+// walkSecrets looks for passwords and keys where they must not be.
+func walkSecrets(t *testing.T, p *platform) {
+	secrets, err := filepath.Glob(filepath.Join(p.dataDir, "secrets", "*.password"))
+	if err != nil || len(secrets) < 5 {
+		t.Fatalf("passwords: %v %v", secrets, err)
+	}
+	haystacks, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	logs, _ := filepath.Glob(filepath.Join(p.dataDir, "logs", "*.log"))
+	more, _ := filepath.Glob(filepath.Join(p.dataDir, "logs", "*", "*.log"))
+	haystacks = append(append(haystacks, logs...), more...)
+	for _, secret := range secrets {
+		word, err := os.ReadFile(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		needle := strings.TrimSpace(string(word))
+		for _, path := range haystacks {
+			if content, err := os.ReadFile(path); err == nil && strings.Contains(string(content), needle) {
+				t.Errorf("%s is in %s", filepath.Base(secret), path)
+			}
+		}
+	}
+}
