@@ -99,7 +99,10 @@ func (a *Activities) RunSmokeTest(ctx context.Context, in Input) (Report, error)
 	if activity.HasHeartbeatDetails(ctx) && activity.GetHeartbeatDetails(ctx, &left) == nil {
 		r.remove(ctx, left)
 	}
-	r.created = func(studentID string) { go keepBeating(ctx, studentID) }
+	r.created = func(path string) {
+		activity.RecordHeartbeat(ctx, path) // the first one is sent at once
+		go keepBeating(ctx, path)
+	}
 	start := time.Now()
 	r.all(ctx)
 	if ctx.Err() != nil {
@@ -113,13 +116,13 @@ func (a *Activities) RunSmokeTest(ctx context.Context, in Input) (Report, error)
 const beat = 5 * time.Second
 
 // keepBeating says which student the next attempt has to remove if this one dies.
-func keepBeating(ctx context.Context, studentID string) {
+func keepBeating(ctx context.Context, path string) {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	for {
-		activity.RecordHeartbeat(ctx, studentID)
 		select {
 		case <-tick.C:
+			activity.RecordHeartbeat(ctx, path)
 		case <-ctx.Done():
 			return
 		}

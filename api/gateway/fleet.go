@@ -45,8 +45,8 @@ type fleet struct {
 type lineup struct {
 	instances []*upstream
 	split     discovery.Split
-	// better is closed when an instance has become healthy or another lineup is in force.
-	better chan struct{}
+	// changed is closed when the health of an instance has changed or another lineup is in force.
+	changed chan struct{}
 }
 
 func newFleet(ctx context.Context, app string, cfg Config, log *slog.Logger) *fleet {
@@ -60,7 +60,7 @@ func newFleet(ctx context.Context, app string, cfg Config, log *slog.Logger) *fl
 			},
 		},
 	}
-	f.current.Store(&lineup{better: make(chan struct{})})
+	f.current.Store(&lineup{changed: make(chan struct{})})
 	return f
 }
 
@@ -96,10 +96,10 @@ func (f *fleet) sync(app discovery.Application) {
 	f.put(&lineup{instances: instances, split: app.Split})
 }
 
-// put makes a lineup the current one and wakes who waits for a better one. The caller holds mu.
+// put makes a lineup the current one and wakes who waits for another one. The caller holds mu.
 func (f *fleet) put(next *lineup) {
-	next.better = make(chan struct{})
-	close(f.current.Swap(next).better)
+	next.changed = make(chan struct{})
+	close(f.current.Swap(next).changed)
 }
 
 // watch makes an upstream whose health is followed until it is stopped.
@@ -165,12 +165,10 @@ func (f *fleet) mark(u *upstream, healthy bool) {
 		return
 	}
 	f.log.Info("an instance has changed", "app", f.app, "instance", u.ID, "release", u.Release, "healthy", healthy)
-	if healthy {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		now := f.current.Load()
-		f.put(&lineup{instances: now.instances, split: now.split})
-	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.current.Load()
+	f.put(&lineup{instances: now.instances, split: now.split})
 }
 
 // eject takes an instance that cannot be reached out of traffic until a check passes, and has it checked at once.
@@ -196,7 +194,7 @@ func (f *fleet) choose(ctx context.Context, wanted []string, tried []*upstream, 
 			return u
 		}
 		select {
-		case <-now.better:
+		case <-now.changed:
 			tried = nil // an instance that was tried may have come back
 		case <-deadline():
 			return nil

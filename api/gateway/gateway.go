@@ -10,7 +10,6 @@ import (
 	"net/http/httputil"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -40,7 +39,7 @@ type Gateway struct {
 	metrics *metrics
 	merged  *documents
 	seen    chan struct{} // closed once the registry has been seen
-	ready   atomic.Bool
+	ready   chan struct{} // closed once the gateway may have traffic
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -50,7 +49,7 @@ type Gateway struct {
 func New(cfg Config, environment string, view *discovery.View, log *slog.Logger) *Gateway {
 	ctx, stop := context.WithCancel(context.Background())
 	g := &Gateway{cfg: cfg, log: log, view: view, routes: routesOf(environment), fleets: map[string]*fleet{},
-		metrics: newMetrics(), seen: make(chan struct{}), stop: stop}
+		metrics: newMetrics(), seen: make(chan struct{}), ready: make(chan struct{}), stop: stop}
 	for _, r := range g.routes {
 		g.fleets[r.service] = newFleet(ctx, r.app(environment), cfg, log)
 	}
@@ -111,7 +110,7 @@ func (g *Gateway) followView(ctx context.Context) {
 // becomeReady says that the gateway may have traffic once it has seen the registry and checked who is there, or when
 // that takes too long: an answer that a service is unavailable is better than none.
 func (g *Gateway) becomeReady(ctx context.Context) {
-	defer g.ready.Store(true)
+	defer close(g.ready)
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.FirstView)
 	defer cancel()
 	select {
@@ -135,10 +134,12 @@ func (g *Gateway) Mount(s *server.Server) {
 	}
 	s.Health.Advise("registry", server.CheckError(func(context.Context) error { return g.view.Err() }))
 	s.Health.Require("routes", server.CheckError(func(context.Context) error {
-		if !g.ready.Load() {
+		select {
+		case <-g.ready:
+			return nil
+		default:
 			return errors.New("the registry has not been read yet")
 		}
-		return nil
 	}))
 	g.merged.mount(s)
 }

@@ -48,7 +48,8 @@ func (s *Service) mountSchedules(srv *server.Server) {
 		Summary: "Tell the next runs of a schedule", Roles: readers, Errors: missing}, s.nextRuns)
 }
 
-type scheduleInput struct {
+// ScheduleInput names a schedule. It is exported because huma looks into exported fields only.
+type ScheduleInput struct {
 	ID string `path:"id" maxLength:"100" example:"backup-student_db-nightly"`
 }
 
@@ -91,7 +92,7 @@ func (s *Service) listSchedules(ctx context.Context, _ *struct{}) (*schedulesOut
 	return out, nil
 }
 
-func (s *Service) getSchedule(ctx context.Context, in *scheduleInput) (*scheduleOutput, error) {
+func (s *Service) getSchedule(ctx context.Context, in *ScheduleInput) (*scheduleOutput, error) {
 	described, err := s.describe(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -116,7 +117,7 @@ func (s *Service) describe(ctx context.Context, id string) (*client.ScheduleDesc
 }
 
 type putScheduleInput struct {
-	scheduleInput
+	ScheduleInput
 	Body struct {
 		Cron     string `json:"cron" doc:"Five fields." example:"0 2 * * *"`
 		Timezone string `json:"timezone" doc:"An IANA name." example:"Asia/Kolkata"`
@@ -170,7 +171,7 @@ func changeNote(paused bool, user string, at time.Time) string {
 }
 
 type nextRunsInput struct {
-	scheduleInput
+	ScheduleInput
 	Count int `query:"count" minimum:"1" maximum:"10" default:"5"`
 }
 

@@ -31,18 +31,9 @@ type request struct {
 // start starts a workflow and records that, so that it is listed, and its lock held, even before a worker takes it up.
 // A conflict names who holds the lock.
 func (s *Service) start(ctx context.Context, r request, collection string) (*startedOutput, error) {
-	callCtx, cancel := context.WithTimeout(ctx, temporalTimeout)
-	defer cancel()
-	run, err := s.temporal.ExecuteWorkflow(callCtx, client.StartWorkflowOptions{
-		ID: r.workflowID, TaskQueue: temporalclient.TaskQueue, StaticSummary: r.summary,
-		WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL, WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
-		WorkflowExecutionErrorWhenAlreadyStarted: true,
-	}, r.workflow, r.input)
-	if started, ok := errors.AsType[*serviceerror.WorkflowExecutionAlreadyStarted](err); ok {
-		return nil, s.heldBy(ctx, r, operation.ID(r.workflowID, started.RunId))
-	}
+	run, err := s.startWorkflow(ctx, r)
 	if err != nil {
-		return nil, temporalProblem(fmt.Errorf("start workflow %s: %w", r.workflowID, err))
+		return nil, err
 	}
 	input, err := json.Marshal(r.input)
 	if err != nil {
@@ -64,13 +55,36 @@ func (s *Service) start(ctx context.Context, r request, collection string) (*sta
 	return &startedOutput{Location: collection + "/" + record.ID, Body: present(record)}, nil
 }
 
-// heldBy is the conflict with the operation of an id.
-func (s *Service) heldBy(ctx context.Context, r request, id string) error {
-	holder, err := s.store.Get(ctx, id, r.kind)
-	if err != nil {
-		return conflict(operation.Record{ID: id, Kind: r.kind, Subject: r.subject})
+// startWorkflow starts the workflow, or returns the problem to answer.
+func (s *Service) startWorkflow(ctx context.Context, r request) (client.WorkflowRun, error) {
+	ctx, cancel := context.WithTimeout(ctx, temporalTimeout)
+	defer cancel()
+	for {
+		run, err := s.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+			ID: r.workflowID, TaskQueue: temporalclient.TaskQueue, StaticSummary: r.summary,
+			WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL, WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+			WorkflowExecutionErrorWhenAlreadyStarted: true,
+		}, r.workflow, r.input)
+		started, running := errors.AsType[*serviceerror.WorkflowExecutionAlreadyStarted](err)
+		switch {
+		case err == nil:
+			return run, nil
+		case !running:
+			return nil, temporalProblem(fmt.Errorf("start workflow %s: %w", r.workflowID, err))
+		}
+		holder, err := s.store.Get(ctx, operation.ID(r.workflowID, started.RunId), r.kind)
+		if err != nil {
+			holder = operation.Record{ID: operation.ID(r.workflowID, started.RunId), Kind: r.kind, Subject: r.subject}
+		}
+		if !holder.Ended() {
+			return nil, conflict(holder)
+		}
+		// Its end is on record and its workflow about to close: not a conflict that anybody would understand.
+		_ = s.temporal.GetWorkflow(ctx, r.workflowID, started.RunId).Get(ctx, nil)
+		if ctx.Err() != nil {
+			return nil, conflict(holder)
+		}
 	}
-	return conflict(holder)
 }
 
 // refuse is the conflict with a holder whose workflow still runs; nil when it does not, or when that cannot be said: then

@@ -60,7 +60,11 @@ func TestKilledRegistry(t *testing.T) {
 	registrar := func(id string, cfg discovery.Config) *discovery.Registrar {
 		r := discovery.NewRegistrar(cfg, discovery.Instance{App: "a", ID: id, Host: "127.0.0.1", Port: 1, Release: "r"}, log)
 		r.Start()
-		<-r.Registered()
+		select {
+		case <-r.Registered():
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%s cannot register", id)
+		}
 		return r
 	}
 	living := registrar("living", cfg)

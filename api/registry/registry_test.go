@@ -249,12 +249,16 @@ func TestStartWithoutDatabase(t *testing.T) {
 // awaitStored waits until the database holds everything that memory knows.
 func (r *Registry) awaitStored(t *testing.T) {
 	t.Helper()
-	r.mu.Lock()
-	written := r.writes.mark(key{"test", "marker"})
-	r.mu.Unlock()
-	select {
-	case <-written:
-	case <-time.After(20 * time.Second):
-		t.Fatal("the database does not get what memory knows")
+	marker := key{"test", "marker"}
+	timeout := time.After(20 * time.Second)
+	for {
+		select {
+		case <-r.writes.mark(marker):
+		case <-timeout:
+			t.Fatal("the database does not get what memory knows")
+		}
+		if !r.writes.pending(marker) {
+			return
+		}
 	}
 }

@@ -12,11 +12,10 @@ import (
 
 // writes is what memory knows and the database does not yet.
 type writes struct {
-	mu      sync.Mutex
-	dirty   map[key]bool
-	current chan struct{}   // what those wait for who mark now; nil when nobody has since the last take
-	waiters []chan struct{} // closed when everything dirty is stored; current is the last of them
-	kick    chan struct{}
+	mu    sync.Mutex
+	dirty map[key]bool
+	tried chan struct{} // closed after the next attempt to store what is dirty
+	kick  chan struct{}
 	// splits says that a change of splits ended in doubt: the database knows, memory does not.
 	splits atomic.Bool
 	// reachable says that the database took the last write.
@@ -24,20 +23,16 @@ type writes struct {
 }
 
 func newWrites() *writes {
-	return &writes{dirty: map[key]bool{}, kick: make(chan struct{}, 1)}
+	return &writes{dirty: map[key]bool{}, tried: make(chan struct{}), kick: make(chan struct{}, 1)}
 }
 
-// mark says that a lease has changed. The channel is closed once the change is stored.
+// mark says that a lease has changed. The channel is closed once the change is stored, or could not be for now.
 func (w *writes) mark(k key) <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dirty[k] = true
-	if w.current == nil {
-		w.current = make(chan struct{})
-		w.waiters = append(w.waiters, w.current)
-	}
 	w.wake()
-	return w.current
+	return w.tried
 }
 
 func (w *writes) wake() {
@@ -54,24 +49,20 @@ func (w *writes) pending(k key) bool {
 	return w.dirty[k]
 }
 
-// take returns what has changed, and the channels to close when it is stored.
-func (w *writes) take() (map[key]bool, []chan struct{}) {
+// take returns what has changed, and the channel to close after the attempt to store it.
+func (w *writes) take() (dirty map[key]bool, tried chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	dirty, waiters := w.dirty, w.waiters
-	w.dirty, w.waiters, w.current = map[key]bool{}, nil, nil
-	return dirty, waiters
+	dirty, tried = w.dirty, w.tried
+	w.dirty, w.tried = map[key]bool{}, make(chan struct{})
+	return dirty, tried
 }
 
 // giveBack takes in what could not be stored; it will be stored with what has changed since.
-func (w *writes) giveBack(dirty map[key]bool, waiters []chan struct{}) {
+func (w *writes) giveBack(dirty map[key]bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	maps.Copy(w.dirty, dirty)
-	if w.current == nil {
-		w.current = waiters[len(waiters)-1]
-	}
-	w.waiters = append(waiters, w.waiters...)
 }
 
 // awaitWrite waits until a change is stored, but neither long nor for a database that is known to be away.
@@ -113,7 +104,7 @@ func (r *Registry) Load(ctx context.Context, prepare func(context.Context) error
 // Follow loads, then stores every change, in batches, until ctx ends; what fails is tried again. first is closed when
 // the stored leases are loaded.
 func (r *Registry) Follow(ctx context.Context, prepare func(context.Context) error, first chan<- struct{}) {
-	const maxPause = 5 * time.Second
+	const maxPause = 2 * time.Second
 	pause := time.Duration(0)
 	loaded := false
 	for ctx.Err() == nil {
@@ -163,7 +154,8 @@ func (r *Registry) flush(ctx context.Context) error {
 			return err
 		}
 	}
-	taken, waiters := r.writes.take()
+	taken, tried := r.writes.take()
+	defer close(tried)
 	if len(taken) == 0 {
 		return nil
 	}
@@ -178,11 +170,8 @@ func (r *Registry) flush(ctx context.Context) error {
 	}
 	r.mu.Unlock()
 	if err := r.store.write(ctx, leases); err != nil {
-		r.writes.giveBack(taken, waiters)
+		r.writes.giveBack(taken)
 		return err
-	}
-	for _, stored := range waiters {
-		close(stored)
 	}
 	return nil
 }

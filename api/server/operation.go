@@ -42,7 +42,9 @@ func Register[I, O any](s *Server, op Operation, handler func(context.Context, *
 	if len(op.Roles) > 0 {
 		names := []string{string(identity.Admin)}
 		for _, r := range op.Roles {
-			names = append(names, string(r))
+			if r != identity.Admin {
+				names = append(names, string(r))
+			}
 		}
 		description = "Roles: " + strings.Join(names, ", ") + "."
 	}

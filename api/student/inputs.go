@@ -55,11 +55,7 @@ type createInput struct {
 func (in *createInput) Resolve(ctx huma.Context) []error {
 	s := serviceFrom(ctx.Context())
 	in.registered = s.today()
-	return in.check(s.school().Ages)
-}
-
-func (in *createInput) check(ages AgeLimits) []error {
-	details, faults := Rules{Ages: ages, Registered: in.registered}.Check(in.Body)
+	details, faults := Rules{Ages: s.school().Ages, Registered: in.registered}.Check(in.Body)
 	in.details = details
 	return errorsOf(faults)
 }

@@ -40,6 +40,15 @@ func drawTable(w io.Writer, draw func(*table)) error {
 // when is a time of this machine's zone.
 func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 
+// whenAt is a time in a zone by its IANA name, as a schedule's times are meant.
+func whenAt(t time.Time, zone string) string {
+	location, err := time.LoadLocation(zone)
+	if err != nil {
+		return when(t)
+	}
+	return t.In(location).Format("2006-01-02 15:04:05 MST")
+}
+
 // took is how long something ran, or runs.
 func took(start time.Time, end *time.Time) string {
 	if end == nil {

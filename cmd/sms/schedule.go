@@ -92,12 +92,16 @@ func newScheduleNext(g *globals) *cobra.Command {
 		if err := g.call(cmd.Context(), http.MethodGet, path, nil, &found); err != nil {
 			return err
 		}
+		s, err := g.schedule(cmd, args[0])
+		if err != nil {
+			return err
+		}
 		return g.print(cmd, found, func(t *table) {
 			if len(found.NextRuns) == 0 {
 				t.row("none: the schedule is paused")
 			}
 			for _, at := range found.NextRuns {
-				t.row(when(at))
+				t.row(whenAt(at, s.Timezone))
 			}
 		})
 	}
@@ -131,10 +135,10 @@ func showSchedule(t *table, s ops.Schedule) {
 	t.row("state", scheduleState(s))
 	t.row("runs", fmt.Sprintf("%d, %d missed", s.Runs, s.Missed))
 	if s.LastRun != nil {
-		t.row("last run", when(*s.LastRun))
+		t.row("last run", whenAt(*s.LastRun, s.Timezone))
 	}
 	for i, at := range s.NextRuns[:min(5, len(s.NextRuns))] {
-		t.row(map[bool]string{true: "next runs", false: ""}[i == 0], when(at))
+		t.row(map[bool]string{true: "next runs", false: ""}[i == 0], whenAt(at, s.Timezone))
 	}
 	if s.Note != "" {
 		t.row("note", s.Note)
@@ -152,5 +156,5 @@ func nextRun(s ops.Schedule) string {
 	if len(s.NextRuns) == 0 {
 		return "-"
 	}
-	return when(s.NextRuns[0])
+	return whenAt(s.NextRuns[0], s.Timezone)
 }

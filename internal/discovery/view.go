@@ -47,8 +47,8 @@ func (v *View) Stop() {
 	}
 }
 
-// Current returns the last snapshot, and a channel that is closed when there is another one. The snapshot is shared:
-// do not change it.
+// Current returns the last snapshot, and a channel that is closed when there is another one, or when the registry has
+// gone or come back. The snapshot is shared: do not change it.
 func (v *View) Current() (Snapshot, <-chan struct{}) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -115,6 +115,11 @@ func (v *View) take(next Snapshot) {
 		next.Apps = v.remember(next)
 	}
 	v.current, v.known = next, true
+	v.tell()
+}
+
+// tell wakes who waits for a change. The caller holds mu.
+func (v *View) tell() {
 	close(v.changed)
 	v.changed = make(chan struct{})
 }
@@ -148,6 +153,9 @@ func (v *View) lose(err error) {
 	v.mu.Lock()
 	first := v.lost == nil
 	v.lost = err
+	if first {
+		v.tell()
+	}
 	v.mu.Unlock()
 	if first {
 		v.log.Warn("the registry is away: going on with what it last said", "error", err.Error())
@@ -158,6 +166,9 @@ func (v *View) found() {
 	v.mu.Lock()
 	back := v.lost != nil
 	v.lost = nil
+	if back {
+		v.tell()
+	}
 	v.mu.Unlock()
 	if back {
 		v.log.Info("the registry is back")

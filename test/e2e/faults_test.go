@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/school-sms/sms/internal/child"
 )
 
 // operationWithin is how long an operation may take to end once everything is back.
@@ -146,7 +148,7 @@ func TestRefusedStarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	t.Cleanup(func() { taken.Close() }) // the subtests run when this function has returned
 	port := strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
 
 	t.Run("port taken", func(t *testing.T) {
@@ -196,7 +198,12 @@ func refused(t *testing.T, dataDir string, set []string, words ...string) {
 	cmd := upCommand(t, dataDir, set...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	err := cmd.Run()
+	if err := child.Start(cmd, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	tooLate := time.AfterFunc(startWithin, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
+	err := cmd.Wait()
+	tooLate.Stop()
 	if cmd.ProcessState.ExitCode() != 1 {
 		t.Errorf("exit %d (%v), want 1", cmd.ProcessState.ExitCode(), err)
 	}

@@ -256,7 +256,7 @@ func walkRollouts(t *testing.T, p *platform) {
 	for name, bad := range map[string]struct{ script, reason string }{
 		"will not start":       {"#!/bin/sh\necho no such setting >&2\nexit 3\n", "ended with status 3: no such setting"},
 		"never ready":          {"#!/bin/sh\nexec tail -f /dev/null\n", "not ready in time"},
-		"fails the smoke test": {breaksQueries, "create"},
+		"fails the smoke test": {breaksQueries, "expected status 200, found status 500"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, code := p.sms("rollout", "start", "student-service="+writeRelease(t, "student-service", bad.script), "--env", "production",

@@ -26,6 +26,15 @@ var stored = activities.Stored{Archive: "student_db/x.dump.zst", Bytes: 95_000_0
 // script says how the activities of a test end; nil means well.
 type script struct {
 	begin, dump, check, restore, compare, drop error
+	// during runs within the dump, or within the restore.
+	duringDump, duringRestore func(context.Context) error
+}
+
+func (s script) run(ctx context.Context, during func(context.Context) error, err error) error {
+	if during != nil {
+		return during(ctx)
+	}
+	return err
 }
 
 // ledger keeps what was recorded.
@@ -77,9 +86,13 @@ func newEnvironment(t *testing.T, s script) (*testsuite.TestWorkflowEnvironment,
 		l.amended = append(l.amended, a)
 		return nil
 	})
-	env.OnActivity("DumpDatabase", mock.Anything, mock.Anything).Return(stored, s.dump)
+	env.OnActivity("DumpDatabase", mock.Anything, mock.Anything).Return(func(ctx context.Context, _ activities.DumpInput) (activities.Stored, error) {
+		return stored, s.run(ctx, s.duringDump, s.dump)
+	})
 	env.OnActivity("CheckArchive", mock.Anything, mock.Anything).Return(s.check)
-	env.OnActivity("RestoreScratch", mock.Anything, mock.Anything).Return(s.restore)
+	env.OnActivity("RestoreScratch", mock.Anything, mock.Anything).Return(func(ctx context.Context, _ activities.DrillInput) error {
+		return s.run(ctx, s.duringRestore, s.restore)
+	})
 	env.OnActivity("CompareScratch", mock.Anything, mock.Anything).Return(activities.Compared{Tables: 11, Rows: 5000}, s.compare)
 	env.OnActivity("DropScratch", mock.Anything, mock.Anything).Return(func(context.Context, activities.DrillInput) error {
 		l.dropped++
@@ -88,7 +101,9 @@ func newEnvironment(t *testing.T, s script) (*testsuite.TestWorkflowEnvironment,
 	return env, l
 }
 
-func final(kind, message string) error { return temporal.NewNonRetryableApplicationError(message, kind, nil) }
+func final(kind, message string) error {
+	return temporal.NewNonRetryableApplicationError(message, kind, nil)
+}
 
 func TestABackupEndsVerifiedOrSaysWhyNot(t *testing.T) {
 	t.Parallel()
@@ -140,23 +155,15 @@ func TestACancelledBackupSaysSoAndCleansUp(t *testing.T) {
 	for _, at := range []string{"DumpDatabase", "RestoreScratch"} {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
-			env, l := newEnvironment(t, script{})
-			env.OnActivity(at, mock.Anything, mock.Anything).Unset()
-			wait := func(context.Context) error { env.CancelWorkflow(); return nil }
-			blocked := func(ctx context.Context) error {
-				if err := wait(ctx); err != nil {
-					return err
-				}
+			var env *testsuite.TestWorkflowEnvironment
+			cancelled := func(ctx context.Context) error {
+				env.CancelWorkflow()
 				<-ctx.Done()
 				return ctx.Err()
 			}
-			if at == "DumpDatabase" {
-				env.OnActivity(at, mock.Anything, mock.Anything).Return(func(ctx context.Context, _ activities.DumpInput) (activities.Stored, error) {
-					return activities.Stored{}, blocked(ctx)
-				})
-			} else {
-				env.OnActivity(at, mock.Anything, mock.Anything).Return(func(ctx context.Context, _ activities.DrillInput) error { return blocked(ctx) })
-			}
+			scripts := map[string]script{"DumpDatabase": {duringDump: cancelled}, "RestoreScratch": {duringRestore: cancelled}}
+			var l *ledger
+			env, l = newEnvironment(t, scripts[at])
 			env.ExecuteWorkflow(backup.Backup, backup.Input{Database: "student_db", StartedBy: "meera"})
 			if err := env.GetWorkflowError(); !temporal.IsCanceledError(errors.Unwrap(err)) && !temporal.IsCanceledError(err) {
 				t.Errorf("ended with %v, want cancelled", err)
@@ -198,20 +205,15 @@ func TestADrillOfItsOwnCorrectsTheBackup(t *testing.T) {
 
 func TestTheStatusQuerySaysWhereItStands(t *testing.T) {
 	t.Parallel()
-	env, _ := newEnvironment(t, script{})
-	env.OnActivity("DumpDatabase", mock.Anything, mock.Anything).Unset()
+	var env *testsuite.TestWorkflowEnvironment
 	var during operation.Record
-	env.OnActivity("DumpDatabase", mock.Anything, mock.Anything).After(time.Hour).Return(stored, nil)
-	env.RegisterDelayedCallback(func() {
+	env, _ = newEnvironment(t, script{duringDump: func(context.Context) error {
 		value, err := env.QueryWorkflow(progress.StatusQuery)
 		if err != nil {
-			t.Error(err)
-			return
+			return err
 		}
-		if err := value.Get(&during); err != nil {
-			t.Error(err)
-		}
-	}, time.Minute)
+		return value.Get(&during)
+	}})
 	env.ExecuteWorkflow(backup.Backup, backup.Input{Database: "student_db", StartedBy: "meera"})
 	if during.State != operation.Running || during.Summary != "Dump student_db" || !strings.Contains(string(during.Result), `"running"`) {
 		t.Errorf("during the dump: %+v %s", during, during.Result)
