@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 )
 
 // TaskQueue is where every workflow and activity of the platform runs.
@@ -24,10 +27,20 @@ type Config struct {
 	Namespace string `env:"TEMPORAL_NAMESPACE" envDefault:"sms"`
 }
 
+// reconnect finds a Temporal that has come back within a second. Calls wait for that as long as their context allows,
+// instead of failing at once.
+var reconnect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+	MinConnectTimeout: 2 * time.Second,
+}
+
 // New makes a client that connects when first used, so that a process starts while Temporal is away.
 func New(cfg Config, logger *slog.Logger) (client.Client, error) {
 	c, err := client.NewLazyClient(client.Options{
 		HostPort: cfg.Address, Namespace: cfg.Namespace, Logger: log.NewStructuredLogger(logger),
+		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{
+			grpc.WithConnectParams(reconnect), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
+		}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE: %w", err)

@@ -33,7 +33,7 @@ func TestKilledProcesses(t *testing.T) {
 	var made struct{ StudentID string }
 	p.call(http.MethodPost, "/api/v1/students", student("9000000002")).into(t, &made)
 	for n, victim := range []string{"ops-worker", "ops-service", "temporal-server", "postgres", "eureka-server",
-		"production/student-service-1", "production/api-gateway-1", "production/configuration-service-1"} {
+		"production/student-service-1", "production/api-gateway-1", "production/configuration-service"} {
 		t.Run(victim, func(t *testing.T) {
 			p.t = t
 			path := releaseOf(t, "configuration-service", fmt.Sprint(n))

@@ -214,12 +214,12 @@ func running(dataDir string) []string {
 	return found
 }
 
-// process returns a running process by name.
+// process returns the first running process whose name begins like this.
 func (p *platform) process(name string) standalone.ProcessStatus {
 	p.t.Helper()
 	p.refresh()
 	for _, ps := range p.status.Processes {
-		if ps.Name == name {
+		if strings.HasPrefix(ps.Name, name) {
 			return ps
 		}
 	}

@@ -2,6 +2,7 @@ package operations
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -78,9 +79,16 @@ func TestABackupIsVerifiedAndVerifiedAgain(t *testing.T) {
 		t.Errorf("list: %d %s", code, body)
 	}
 
+	var outcome backup.Outcome
+	must(t, json.Unmarshal(made.Outcome, &outcome))
+	dead := "drill_" + p.source.Database + "_" + outcome.Drill.DrillID // as a worker leaves it that dies before it drops it
+	backuptest.Exec(t, "postgres", "create database "+dead+" owner "+backuptest.Role)
 	again := p.until(backups+"/"+p.begin(backups+"/"+made.ID[:5]+"/verify", nil).ID, ended)
 	if again.State != operation.Succeeded || again.Kind != string(operation.RestoreDrill) {
 		t.Errorf("verified again: %s: %s", again.State, again.Summary)
+	}
+	if n := p.scratches(); n != 0 {
+		t.Errorf("%d scratch databases left", n)
 	}
 	p.keepHistory(again, "backup/testdata/drill-succeeded.json")
 
