@@ -26,6 +26,7 @@ build: deps ## build every program into bin/
 	@cd cmd/temporal-server && go build -trimpath -ldflags "-s -w" -o ../../bin/temporal-server .
 
 test: build ## run every test: unit, PostgreSQL, Temporal, replay, and end to end on `sms up`
+	@deploy/debian/install test
 	@start=$$(date +%s); \
 	go test -trimpath ./... && (cd cmd/temporal-server && go test -trimpath ./...) && \
 	echo "make test took $$(( $$(date +%s) - start )) s"

@@ -75,7 +75,7 @@ func readDuration(field, text string, into *time.Duration) []server.Fault {
 }
 
 type abortInput struct {
-	oneInput
+	ID   string `path:"id" minLength:"1" maxLength:"10" doc:"The id, or as much of its beginning as tells it from others."`
 	Body struct {
 		Reason string `json:"reason" minLength:"1" maxLength:"500" doc:"Why, for the record."`
 	}

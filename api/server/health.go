@@ -44,7 +44,6 @@ const healthTimeout = 3 * time.Second
 // Health answers the health paths of one process.
 type Health struct {
 	mu        sync.Mutex
-	names     []string
 	required  map[string]Check
 	advisory  map[string]Check
 	accepting atomic.Bool

@@ -63,7 +63,7 @@ func (s *Server) observe() gin.HandlerFunc {
 		}
 		duration.WithLabelValues(methodLabel(c.Request.Method), route, strconv.Itoa(status)).Observe(took.Seconds())
 		level := slog.LevelInfo
-		if strings.HasPrefix(route, "/actuator/") && status < http.StatusInternalServerError {
+		if routine(route) && status < http.StatusInternalServerError {
 			level = slog.LevelDebug
 		}
 		s.log.LogAttrs(c.Request.Context(), level, "request", slog.String("http.request.method", c.Request.Method),
@@ -80,6 +80,11 @@ func methodLabel(method string) string {
 		return method
 	}
 	return "other"
+}
+
+// routine is what machines ask all day: it is logged at debug level unless it fails.
+func routine(route string) bool {
+	return strings.HasPrefix(route, "/actuator/") || strings.HasPrefix(route, "/eureka/") || strings.HasPrefix(route, "/registry/")
 }
 
 // recover turns a panic into a 500 and a log line with what panicked, and where.

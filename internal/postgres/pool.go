@@ -73,7 +73,8 @@ func Unavailable(err error) bool {
 		case "08", "53", "57": // connection exception, insufficient resources, operator intervention
 			return true
 		}
-		return false
+		const lockNotAvailable = "55P03" // lock_timeout
+		return pg.Code == lockNotAvailable
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true

@@ -34,8 +34,7 @@ func TestKilledProcesses(t *testing.T) {
 	p.call(http.MethodPost, "/api/v1/students", student("9000000002")).into(t, &made)
 	for n, victim := range []string{"ops-worker", "ops-service", "temporal-server", "postgres", "eureka-server",
 		"production/student-service-1", "production/api-gateway-1", "production/configuration-service"} {
-		t.Run(victim, func(t *testing.T) {
-			p.t = t
+		p.run(t, victim, func(t *testing.T, p *platform) {
 			path := releaseOf(t, "configuration-service", fmt.Sprint(n))
 			backup := p.begin("backup", "run", "student_db")
 			rollout := p.begin("rollout", "start", "configuration-service="+path, "--env", "production", "--soak", "1s")
@@ -59,7 +58,6 @@ func TestKilledProcesses(t *testing.T) {
 			}
 		})
 	}
-	p.t = t
 }
 
 // begin starts an operation and returns its id.

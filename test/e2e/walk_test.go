@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -9,21 +10,36 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.temporal.io/sdk/client"
+
+	"github.com/school-sms/sms/internal/temporalclient/temporaltest"
 )
 
 // TestWalk does what the README says, on one platform, and rolls out releases under load.
 func TestWalk(t *testing.T) {
 	p := up(t, newDataDir(t))
-	t.Run("status and doctor", func(t *testing.T) { walkStatus(t, p) })
-	t.Run("students", func(t *testing.T) { walkStudents(t, p) })
-	t.Run("settings", func(t *testing.T) { walkSettings(t, p) })
-	t.Run("every service answers its own paths", func(t *testing.T) { walkActuators(t, p) })
-	t.Run("command line refuses wrong usage", func(t *testing.T) { walkUsage(t, p) })
-	t.Run("smoke tests", func(t *testing.T) { walkSmoke(t, p) })
-	t.Run("backup", func(t *testing.T) { walkBackup(t, p) })
-	t.Run("schedules", func(t *testing.T) { walkSchedules(t, p) })
-	t.Run("rollouts under load", func(t *testing.T) { walkRollouts(t, p) })
-	t.Run("no secret is in sight", func(t *testing.T) { walkSecrets(t, p) })
+	p.run(t, "status and doctor", walkStatus)
+	p.run(t, "students", walkStudents)
+	p.run(t, "settings", walkSettings)
+	p.run(t, "every service answers its own paths", walkActuators)
+	p.run(t, "command line refuses wrong usage", walkUsage)
+	p.run(t, "smoke tests", walkSmoke)
+	p.run(t, "backup", walkBackup)
+	p.run(t, "schedules", walkSchedules)
+	p.run(t, "rollouts under load", walkRollouts)
+	p.run(t, "histories", walkHistories)
+	p.run(t, "no secret is in sight", walkSecrets)
+}
+
+// run makes a subtest the one that the platform's helpers fail.
+func (p *platform) run(t *testing.T, name string, f func(*testing.T, *platform)) {
+	t.Run(name, func(t *testing.T) {
+		whole := p.t
+		p.t = t
+		defer func() { p.t = whole }()
+		f(t, p)
+	})
 }
 
 func walkStatus(t *testing.T, p *platform) {
@@ -258,7 +274,7 @@ func walkRollouts(t *testing.T, p *platform) {
 		"never ready":          {"#!/bin/sh\nexec tail -f /dev/null\n", "not ready in time"},
 		"fails the smoke test": {breaksQueries, "expected status 200, found status 500"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		p.run(t, name, func(t *testing.T, p *platform) {
 			out, code := p.sms("rollout", "start", "student-service="+writeRelease(t, "student-service", bad.script), "--env", "production",
 				"--soak", "1s", "--ready-within", "5s", "--wait")
 			if code != 1 || !strings.Contains(out, bad.reason) || !strings.Contains(out, "rolled-back") {
@@ -269,8 +285,57 @@ func walkRollouts(t *testing.T, p *platform) {
 			}
 		})
 	}
+	p.run(t, "aborted at its first weight", func(t *testing.T, p *platform) { walkAbort(t, p, good) })
 	if out := p.mustSMS("rollout", "list"); strings.Count(out, "succeeded") != 3 || strings.Count(out, "rolled-back") != 3 {
 		t.Errorf("rollout list:\n%s", out)
+	}
+}
+
+func walkAbort(t *testing.T, p *platform, good []string) {
+	id := p.begin("rollout", "start", "student-service="+releaseOf(t, "student-service", "abort"), "--env", "production", "--soak", "10m")
+	if out, code := p.sms("rollout", "start", "student-service="+releaseOf(t, "student-service", "second"), "--env", "production"); code != 1 || !strings.Contains(out, id) {
+		t.Errorf("a second rollout of the same service: exit %d, and the answer should name %s:\n%s", code, id, out)
+	}
+	eventually(t, operationWithin, "10 % of the traffic", func() (bool, string) {
+		out := p.mustSMS("rollout", "list")
+		return strings.Contains(out, "running at 10 %"), out
+	})
+	if out := p.mustSMS("rollout", "abort", id, "--reason", "wrong build", "--wait"); !strings.Contains(out, "aborted by admin: wrong build") {
+		t.Errorf("abort:\n%s", out)
+	}
+	if now := p.releases("student-service"); !slices.Equal(now, good) {
+		t.Errorf("%v runs, want %v", now, good)
+	}
+	if out, code := p.sms("rollout", "abort", id, "--reason", "again"); code != 1 || !strings.Contains(out, "has ended") {
+		t.Errorf("a second abort: exit %d\n%s", code, out)
+	}
+}
+
+// record makes TestWalk write the histories of its rollouts to where the replay test reads them.
+var record = flag.Bool("record", false, "write the rollouts' histories to workflows/rollout/testdata")
+
+// walkHistories keeps one history of each way that a rollout has ended, with -record.
+func walkHistories(t *testing.T, p *platform) {
+	var listed struct {
+		Content []struct{ State, WorkflowID, RunID string }
+	}
+	p.call(http.MethodGet, "/api/v1/ops/rollouts", nil).into(t, &listed)
+	if len(listed.Content) == 0 {
+		t.Fatal("no rollouts are listed")
+	}
+	if !*record {
+		return
+	}
+	c, err := client.Dial(client.Options{HostPort: fmt.Sprintf("127.0.0.1:%d", p.status.Ports["temporal-server"]), Namespace: "sms"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, r := range listed.Content {
+		path := filepath.Join("..", "..", "workflows", "rollout", "testdata", r.State+".json")
+		if err := temporaltest.WriteHistory(c, r.WorkflowID, r.RunID, path); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

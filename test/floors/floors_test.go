@@ -23,7 +23,7 @@ var floors = []struct {
 	{"internal", 2, true},
 	{"activities", 3, false},
 	{"workflows", 4, true},
-	{"api/server", 5, false},
+	{"api/server", 5, true},
 	{"api", 6, false},
 	{"workers", 6, false},
 	{"cmd", 7, false},
