@@ -63,7 +63,8 @@ func newShowCommand(g *globals, collection, short string) *cobra.Command {
 func showOperation(t *table, o ops.Operation) {
 	t.row(o.Kind, o.ID)
 	t.row("of", strings.TrimSpace(o.Subject))
-	t.row("state", o.State+": "+o.Summary)
+	t.row("state", o.State)
+	t.row("", o.Summary)
 	t.row("started", when(o.StartedAt)+" by "+o.StartedBy)
 	t.row("took", took(o.StartedAt, o.EndedAt))
 	t.row("workflow", o.WorkflowID)

@@ -68,15 +68,33 @@ func ClusterAccount() (Account, error) {
 		return Account{Name: strconv.Itoa(uid), UID: uid, GID: os.Getegid()}, nil
 	}
 	for _, name := range []string{"postgres", "nobody"} {
-		u, err := user.Lookup(name)
-		if err != nil {
-			continue
+		if account, err := LookupAccount(name); err == nil {
+			return account, nil
 		}
-		uid, _ := strconv.Atoi(u.Uid)
-		gid, _ := strconv.Atoi(u.Gid)
-		return Account{Name: name, UID: uid, GID: gid}, nil
 	}
 	return Account{}, errors.New("PostgreSQL does not run as root, and there is no account postgres or nobody to run it under")
+}
+
+// LookupAccount finds an account of this machine.
+func LookupAccount(name string) (Account, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return Account{}, err
+	}
+	uid, uidErr := strconv.Atoi(u.Uid)
+	gid, gidErr := strconv.Atoi(u.Gid)
+	return Account{Name: name, UID: uid, GID: gid}, errors.Join(uidErr, gidErr)
+}
+
+// Credential makes a command run under the account. Only root can; for others it changes nothing.
+func (a Account) Credential(cmd *exec.Cmd) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(a.UID), Gid: uint32(a.GID)}
 }
 
 // Cluster is a private PostgreSQL server on the loopback interface, with SCRAM passwords and no Unix socket.
@@ -189,10 +207,7 @@ func (c Cluster) command(ctx context.Context, program string, args ...string) *e
 	cmd := exec.CommandContext(ctx, filepath.Join(c.Bin, program), args...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{}
-	if os.Geteuid() == 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(c.UID), Gid: uint32(c.GID)}
-	}
+	c.Credential(cmd)
 	return cmd
 }
 

@@ -22,7 +22,7 @@ type Status struct {
 	Processes []ProcessStatus   `json:"processes"`
 }
 
-// control serves the Unix socket: who may open it, which is its owner and root, may do everything.
+// control serves the Unix socket: who may open it, which is the account of the services and root, may do everything.
 func (p *Platform) control() (*http.Server, net.Listener, error) {
 	if err := os.Remove(p.layout.Socket()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, fmt.Errorf("replace the socket of an earlier start: %w", err)
@@ -31,6 +31,9 @@ func (p *Platform) control() (*http.Server, net.Listener, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen on the control socket: %w", err)
 	}
+	if err := errors.Join(os.Chmod(p.layout.Socket(), 0o600), p.layout.share(p.layout.Socket())); err != nil {
+		return nil, nil, err
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { processtarget.Answer(w, p.status(), nil) })
 	mux.Handle("/v1/", processtarget.Handler(p.fleet))
@@ -38,7 +41,7 @@ func (p *Platform) control() (*http.Server, net.Listener, error) {
 }
 
 func (p *Platform) status() Status {
-	s := Status{DataDir: p.layout.Root, PID: os.Getpid(), Since: p.since, Healthy: true, URLs: p.urls(), Ports: map[string]int{}}
+	s := Status{DataDir: p.layout.Root, PID: os.Getpid(), Since: p.since, Healthy: p.up.Load(), URLs: p.urls(), Ports: map[string]int{}}
 	for _, port := range p.options.ports() {
 		s.Ports[port.name] = *port.value
 	}

@@ -149,7 +149,7 @@ func (p *Platform) writeBackupPasswords() error {
 	if err != nil {
 		return err
 	}
-	return p.layout.writeSecret(p.layout.backupPasswords(), fmt.Sprintf("%s:%d:*:%s:%s\n", loopback, p.cluster.Port, backupRole, password))
+	return p.layout.writeShared(p.layout.backupPasswords(), fmt.Sprintf("%s:%d:*:%s:%s\n", loopback, p.cluster.Port, backupRole, password))
 }
 
 // backupDatabases is BACKUP_DATABASES of the worker.

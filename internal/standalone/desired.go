@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -134,6 +135,52 @@ func wanted(tracks map[string]target.Deployment) map[string]int {
 	return want
 }
 
+// uses reports whether a release should run anywhere.
+func (d *desired) uses(service, digest string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key, s := range d.Services {
+		for _, dep := range s.Tracks {
+			if dep.Release == digest && strings.HasSuffix(key, "/"+service) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// keptReleases is how many releases of a service are kept besides those in use, newest first.
+const keptReleases = 3
+
+// sweepReleases removes old releases that are not in use, and what an import that was cut off has left.
+func (l Layout) sweepReleases(inUse func(service, digest string) bool) error {
+	for _, service := range programs {
+		entries, err := os.ReadDir(filepath.Join(l.releases(), service))
+		if err != nil {
+			return fmt.Errorf("look for old releases: %w", err)
+		}
+		var unused []os.FileInfo
+		for _, entry := range entries {
+			info, err := entry.Info()
+			if err != nil || entry.IsDir() && inUse(service, digestPrefix+entry.Name()) {
+				continue
+			}
+			if !entry.IsDir() {
+				_ = os.Remove(filepath.Join(l.releases(), service, entry.Name())) // a later sweep tries again
+				continue
+			}
+			unused = append(unused, info)
+		}
+		slices.SortFunc(unused, func(a, b os.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+		for _, old := range unused[min(keptReleases, len(unused)):] {
+			if err := os.RemoveAll(filepath.Join(l.releases(), service, old.Name())); err != nil {
+				return fmt.Errorf("remove an old release: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
 const digestPrefix = "sha256:"
 
 // releaseProgram is where a release's program lies.
@@ -166,10 +213,10 @@ func (l Layout) importRelease(service, path string) (target.Release, error) {
 		return target.Release{}, fmt.Errorf("%w: %s is not an executable file", target.ErrNotFound, path)
 	}
 	dir := filepath.Join(l.releases(), service)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return target.Release{}, fmt.Errorf("import the release: %w", err)
 	}
-	copied, err := renameio.NewPendingFile(filepath.Join(dir, "import"), renameio.WithTempDir(dir), renameio.WithPermissions(0o500))
+	copied, err := renameio.NewPendingFile(filepath.Join(dir, "import"), renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o555))
 	if err != nil {
 		return target.Release{}, fmt.Errorf("import the release: %w", err)
 	}
@@ -184,7 +231,7 @@ func (l Layout) importRelease(service, path string) (target.Release, error) {
 		return release, nil
 	}
 	final := l.releaseProgram(service, digest)
-	if err := os.MkdirAll(filepath.Dir(final), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(final), 0o711); err != nil {
 		return target.Release{}, fmt.Errorf("import the release: %w", err)
 	}
 	if err := copied.Sync(); err != nil {

@@ -103,7 +103,7 @@ func TestWantedSharesInstancesBetweenTracks(t *testing.T) {
 
 func TestImportReleaseByContent(t *testing.T) {
 	t.Parallel()
-	l := Layout{t.TempDir()}
+	l := Layout{Root: t.TempDir()}
 	if err := l.make(); err != nil {
 		t.Fatal(err)
 	}

@@ -191,7 +191,7 @@ func (f *fleet) command(i *instance) (*exec.Cmd, func(), error) {
 	if i.service == "api-gateway" {
 		sockets = append(sockets, p.doors[i.environment])
 	}
-	cmd := exec.Command(p.layout.releaseProgram(i.service, i.release))
+	cmd := p.program(i.service, i.release)
 	cmd.Env = p.serviceEnv(i.environment, i.service)
 	cmd.Env = append(cmd.Env, "SMS_RELEASE="+i.release)
 	release, err := handOver(cmd, sockets)
@@ -200,6 +200,16 @@ func (f *fleet) command(i *instance) (*exec.Cmd, func(), error) {
 		return nil, nil, err
 	}
 	return cmd, func() { release(); listener.Close() }, nil
+}
+
+// program runs a release under the account of the services.
+func (p *Platform) program(name, digest string) *exec.Cmd {
+	cmd := exec.Command(p.layout.releaseProgram(name, digest))
+	cmd.Dir = "/"
+	if p.layout.services != nil {
+		p.layout.services.Credential(cmd)
+	}
+	return cmd
 }
 
 // preferredPort is the well-known port of the first production instance of a service, and 0 for others.

@@ -6,10 +6,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 // Layout names the places of a data directory.
-type Layout struct{ Root string }
+type Layout struct {
+	Root string
+	// services is the account that the services run under when `sms up` runs as root; nil otherwise.
+	services *postgres.Account
+}
 
 // DefaultDataDir is /var/lib/sms for root, else $XDG_DATA_HOME/sms or ~/.local/share/sms. SMS_DATA_DIR overrides it.
 func DefaultDataDir() string {
@@ -55,8 +61,8 @@ func (l Layout) AdminToken() string { return l.secret("admin.token") }
 // maxSocketPath is what sockaddr_un holds (unix(7)).
 const maxSocketPath = 107
 
-// make creates the folders. Only the owner looks into them; the root can be passed through, because PostgreSQL runs
-// under an account of its own when `sms up` runs as root.
+// make creates the folders. Only the owner looks into them. Some can be passed through, because PostgreSQL and the
+// services run under accounts of their own when `sms up` runs as root.
 func (l Layout) make() error {
 	if n := len(l.Socket()); n > maxSocketPath {
 		return fmt.Errorf("the data directory's path is too long: its socket %s has %d characters, the most is %d; choose a shorter --data-dir",
@@ -65,10 +71,27 @@ func (l Layout) make() error {
 	if err := os.MkdirAll(l.Root, 0o711); err != nil {
 		return fmt.Errorf("the data directory cannot be used: %w; choose another with --data-dir, or change its owner", err)
 	}
-	for _, dir := range []string{l.secrets(), l.releases(), l.logs(), l.run(), l.backups()} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+	const passThrough = 0o711
+	for dir, mode := range map[string]os.FileMode{l.secrets(): passThrough, l.releases(): passThrough, l.run(): passThrough,
+		l.logs(): 0o700, l.backups(): 0o700} {
+		err := os.MkdirAll(dir, mode)
+		if err == nil {
+			err = os.Chmod(dir, mode)
+		}
+		if err != nil {
 			return fmt.Errorf("the data directory cannot be used: %w; choose another with --data-dir, or change its owner", err)
 		}
+	}
+	return l.share(l.backups())
+}
+
+// share gives a file or folder to the account of the services.
+func (l Layout) share(path string) error {
+	if l.services == nil {
+		return nil
+	}
+	if err := os.Chown(path, l.services.UID, l.services.GID); err != nil {
+		return fmt.Errorf("give %s to account %s: %w", path, l.services.Name, err)
 	}
 	return nil
 }

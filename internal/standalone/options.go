@@ -14,6 +14,8 @@ type Options struct {
 	BinDir string `env:"SMS_BIN_DIR"`
 	// PostgresBin is the folder of PostgreSQL's programs. Default: the newest below /usr/lib/postgresql.
 	PostgresBin string `env:"SMS_POSTGRES_BIN"`
+	// Account is what the services run under when `sms up` runs as root; `make up` makes it. PostgreSQL has its own.
+	Account string `env:"SMS_ACCOUNT" envDefault:"sms"`
 	// Staging says whether the staging environment runs.
 	Staging bool `env:"SMS_STAGING" envDefault:"true"`
 	// LogLevel of every process: debug, info, warn or error.

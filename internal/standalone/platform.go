@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/school-sms/sms/internal/postgres"
@@ -22,9 +23,13 @@ type Platform struct {
 	began   time.Time
 	since   time.Time
 	fleet   *fleet
+	// installed is the digest of each program in BinDir. All run from their copies in the data directory, so that a build
+	// beside a running platform changes nothing.
+	installed map[string]string
 	// doors are the public sockets of the gateways by environment, held here so that connections wait in them, rather
 	// than be refused, while a gateway is replaced.
 	doors map[string]*net.TCPListener
+	up    atomic.Bool   // everything has been ready once
 	stop  chan struct{} // closed when the platform begins to stop
 
 	mu        sync.Mutex
@@ -34,7 +39,7 @@ type Platform struct {
 // Run brings the platform up, keeps it up until ctx ends, and takes it down in order.
 // Progress and the banner go to out.
 func Run(ctx context.Context, options Options, out io.Writer) error {
-	p := &Platform{options: options, layout: Layout{options.DataDir}, out: out, began: time.Now(), since: time.Now().UTC(),
+	p := &Platform{options: options, layout: Layout{Root: options.DataDir}, out: out, began: time.Now(), since: time.Now().UTC(),
 		doors: map[string]*net.TCPListener{}, stop: make(chan struct{})}
 	if err := p.prepare(ctx); err != nil {
 		return err
@@ -67,6 +72,7 @@ func Run(ctx context.Context, options Options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	p.up.Store(true)
 	p.banner()
 	<-ctx.Done()
 	return nil
@@ -85,11 +91,14 @@ func (p *Platform) prepare(ctx context.Context) error {
 	if err := p.options.checkPrograms(); err != nil {
 		return err
 	}
+	if p.layout.services, err = serviceAccount(p.options.Account); err != nil {
+		return err
+	}
 	if err := p.layout.make(); err != nil {
 		return err
 	}
 	p.cluster = postgres.Cluster{Installation: install, Account: account, Dir: p.layout.postgres()}
-	return errors.Join(p.layout.checkReach(account), p.layout.checkDisk(p.options.MinFreeDisk))
+	return errors.Join(p.layout.checkReach(), p.layout.checkDisk(p.options.MinFreeDisk))
 }
 
 // claim is done once the data directory is ours alone.
@@ -146,6 +155,9 @@ func (p *Platform) start(ctx context.Context) error {
 }
 
 func (p *Platform) startServices(ctx context.Context) error {
+	if err := p.install(); err != nil {
+		return err
+	}
 	started := []*process{
 		p.temporalProcess(),
 		p.httpProcess("eureka-server", p.options.RegistryPort, p.databaseEnv(registryDatabase)),
@@ -159,10 +171,7 @@ func (p *Platform) startServices(ctx context.Context) error {
 	pending := len(started)
 	for _, environment := range p.options.environments() {
 		for service, replicas := range p.replicas(environment) {
-			release, err := p.layout.importRelease(service, filepath.Join(p.options.BinDir, service))
-			if err == nil {
-				err = p.fleet.desired.install(environment, service, release.Digest, replicas)
-			}
+			err := p.fleet.desired.install(environment, service, p.installed[service], replicas)
 			if err == nil {
 				err = p.fleet.converge(environment, service)
 			}
@@ -180,6 +189,21 @@ func (p *Platform) startServices(ctx context.Context) error {
 		failed = errors.Join(failed, <-errs)
 	}
 	return failed
+}
+
+// install copies the programs of BinDir into the data directory, and removes copies that nothing needs any more.
+func (p *Platform) install() error {
+	p.installed = map[string]string{}
+	for _, program := range programs {
+		release, err := p.layout.importRelease(program, filepath.Join(p.options.BinDir, program))
+		if err != nil {
+			return err
+		}
+		p.installed[program] = release.Digest
+	}
+	return p.layout.sweepReleases(func(service, digest string) bool {
+		return p.installed[service] == digest || p.fleet.desired.uses(service, digest)
+	})
 }
 
 // replicas is how many instances of each service an environment starts with.

@@ -66,8 +66,21 @@ func (l Layout) FreeDisk() (uint64, error) {
 	return fs.Bavail * uint64(fs.Bsize) >> 20, nil
 }
 
-// checkReach makes sure that the account of PostgreSQL can pass through every folder above its data.
-func (l Layout) checkReach(account postgres.Account) error {
+// serviceAccount is what the services run under: nil for the account of `sms up` itself, unless that is root.
+func serviceAccount(name string) (*postgres.Account, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	account, err := postgres.LookupAccount(name)
+	if err != nil {
+		return nil, fmt.Errorf("as root, `sms up` runs the services under the account %s, which is not there: make it with "+
+			"`useradd --system %s`, or name another with SMS_ACCOUNT", name, name)
+	}
+	return &account, nil
+}
+
+// checkReach makes sure that the accounts of PostgreSQL and of the services can pass through every folder above the data.
+func (l Layout) checkReach() error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -76,10 +89,9 @@ func (l Layout) checkReach(account postgres.Account) error {
 		if err != nil {
 			return fmt.Errorf("the data directory cannot be used: %w", err)
 		}
-		owner := info.Sys().(*syscall.Stat_t)
-		if info.Mode().Perm()&0o001 == 0 && int(owner.Uid) != account.UID {
-			return fmt.Errorf("PostgreSQL runs as account %s, which may not pass through %s: `chmod o+x %s`, or choose another --data-dir",
-				account.Name, dir, dir)
+		if info.Mode().Perm()&0o001 == 0 {
+			return fmt.Errorf("PostgreSQL and the services run under accounts of their own, which may not pass through %s: "+
+				"`chmod o+x %s`, or choose another --data-dir", dir, dir)
 		}
 		if dir == "/" {
 			return nil

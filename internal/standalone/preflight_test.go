@@ -53,12 +53,12 @@ func TestDataDirectoryFaultsSayWhatToDo(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range []Layout{{filepath.Join(file, "below")}, {"/tmp/" + strings.Repeat("long/", 30)}} {
+	for _, l := range []Layout{{Root: filepath.Join(file, "below")}, {Root: "/tmp/" + strings.Repeat("long/", 30)}} {
 		if err := l.make(); err == nil || !strings.Contains(err.Error(), "--data-dir") {
 			t.Errorf("%s: got %v", l.Root, err)
 		}
 	}
-	l := Layout{t.TempDir()}
+	l := Layout{Root: t.TempDir()}
 	if err := l.checkDisk(1 << 40); err == nil || !strings.Contains(err.Error(), "SMS_MIN_FREE_DISK") {
 		t.Errorf("got %v", err)
 	}
@@ -82,7 +82,7 @@ func TestDataDirectoryFaultsSayWhatToDo(t *testing.T) {
 
 func TestSecretsAreMadeOnceAndForTheOwnerOnly(t *testing.T) {
 	t.Parallel()
-	l := Layout{t.TempDir()}
+	l := Layout{Root: t.TempDir()}
 	if err := l.make(); err != nil {
 		t.Fatal(err)
 	}

@@ -113,7 +113,7 @@ func TestWaitReadyNamesTheFailureAndTheLog(t *testing.T) {
 
 func TestLeftoversOfAKilledStartEnd(t *testing.T) {
 	t.Parallel()
-	l := Layout{t.TempDir()}
+	l := Layout{Root: t.TempDir()}
 	cmd := exec.Command("/bin/sh", "-c", "exec tail -f /dev/null")
 	cmd.Env = []string{"A=b", supervisedBy + "=" + l.Root}
 	if err := child.Start(cmd, syscall.SIGKILL); err != nil {
@@ -121,7 +121,7 @@ func TestLeftoversOfAKilledStartEnd(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	other := Layout{l.Root + "-other"}
+	other := Layout{Root: l.Root + "-other"}
 	if found := other.leftovers(); len(found) > 0 {
 		t.Fatalf("found %v of another data directory", found)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 const (
@@ -19,18 +20,21 @@ const (
 	tokenRenewal  = time.Hour
 )
 
-// password returns the password of a database role, made once.
+// password returns the password of a database role, made once. The services may read all but the superuser's.
 func (l Layout) password(role string) (string, error) {
 	path := l.passwordFile(role)
 	content, err := os.ReadFile(path)
-	if err == nil {
-		return strings.TrimSpace(string(content)), nil
+	if errors.Is(err, os.ErrNotExist) {
+		content = []byte(rand.Text() + "\n")
+		err = l.writeSecret(path, string(content))
 	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("read a password: %w", err)
+	if err != nil {
+		return "", fmt.Errorf("password of role %s: %w", role, err)
 	}
-	made := rand.Text()
-	return made, l.writeSecret(path, made+"\n")
+	if role != postgres.Superuser {
+		err = l.share(path)
+	}
+	return strings.TrimSpace(string(content)), err
 }
 
 func (l Layout) passwordFile(role string) string { return l.secret(role + ".password") }
@@ -49,6 +53,9 @@ func (l Layout) signer() (*identity.Signer, error) {
 		if err := l.writeSecret(l.signingKey(), string(private)); err != nil {
 			return nil, err
 		}
+	}
+	if err := l.share(l.publicKey()); err != nil {
+		return nil, err
 	}
 	return l.Signer()
 }
@@ -75,7 +82,11 @@ func (l Layout) writeTokens(signer *identity.Signer) error {
 		if err != nil {
 			return err
 		}
-		if err := l.writeSecret(path, token+"\n"); err != nil {
+		write := l.writeShared
+		if path == l.AdminToken() {
+			write = l.writeSecret
+		}
+		if err := write(path, token+"\n"); err != nil {
 			return err
 		}
 	}
@@ -100,7 +111,30 @@ func (l Layout) renewTokens(stop <-chan struct{}, signer *identity.Signer, faile
 
 // writeSecret replaces a file in one step, readable by its owner only.
 func (l Layout) writeSecret(path, content string) error {
-	if err := renameio.WriteFile(path, []byte(content), 0o600, renameio.WithStaticPermissions(0o600)); err != nil {
+	return writeOwned(path, content, os.Geteuid(), os.Getegid())
+}
+
+// writeShared is writeSecret for what the services read.
+func (l Layout) writeShared(path, content string) error {
+	if l.services == nil {
+		return l.writeSecret(path, content)
+	}
+	return writeOwned(path, content, l.services.UID, l.services.GID)
+}
+
+func writeOwned(path, content string, uid, gid int) error {
+	file, err := renameio.NewPendingFile(path, renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return fmt.Errorf("write a secret: %w", err)
+	}
+	defer file.Cleanup()
+	if _, err := file.WriteString(content); err != nil {
+		return fmt.Errorf("write a secret: %w", err)
+	}
+	if err := file.Chown(uid, gid); err != nil {
+		return fmt.Errorf("write a secret: %w", err)
+	}
+	if err := file.CloseAtomicallyReplace(); err != nil {
 		return fmt.Errorf("write a secret: %w", err)
 	}
 	return nil

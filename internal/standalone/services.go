@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"syscall"
 
@@ -100,7 +99,7 @@ func (p *Platform) temporalProcess() *process {
 			}
 			health = l.Addr().(*net.TCPAddr).Port
 			l.Close()
-			cmd := exec.Command(filepath.Join(p.options.BinDir, name))
+			cmd := p.program(name, p.installed[name])
 			cmd.Env = append(p.childEnv(), p.temporalEnv()...)
 			cmd.Env = append(cmd.Env, "TEMPORAL_DATABASE_URL="+p.cluster.Config(temporalDatabase.role, "", temporalDatabase.name).URL,
 				"TEMPORAL_DATABASE_PASSWORD_FILE="+p.layout.passwordFile(temporalDatabase.role), "TEMPORAL_DATABASE_CREATE=false",
@@ -121,7 +120,7 @@ func (p *Platform) httpProcess(name string, port int, env ...[]string) *process 
 			if err != nil {
 				return nil, nil, fmt.Errorf("listen: %w", err)
 			}
-			cmd := exec.Command(filepath.Join(p.options.BinDir, name))
+			cmd := p.program(name, p.installed[name])
 			cmd.Env = p.httpEnv(Production)
 			for _, more := range env {
 				cmd.Env = append(cmd.Env, more...)

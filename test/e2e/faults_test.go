@@ -24,40 +24,53 @@ const operationWithin = 5 * time.Minute
 type operationRecord struct {
 	ID, State, Summary string
 	EndedAt            *time.Time
+	Outcome            struct{ From, To string }
 }
+
+// roundsVariable asks TestKilledProcesses for more rounds; each kills a little later in the operations than the one before.
+const (
+	roundsVariable = "SMS_E2E_ROUNDS"
+	laterEachRound = 1300 * time.Millisecond
+)
 
 // TestKilledProcesses kills each process of the platform while a backup and a rollout run: the platform comes back by
 // itself, and both operations end truthfully.
 func TestKilledProcesses(t *testing.T) {
+	rounds := 1
+	if n, err := strconv.Atoi(os.Getenv(roundsVariable)); err == nil {
+		rounds = n
+	}
 	p := up(t, newDataDir(t))
 	var made struct{ StudentID string }
 	p.call(http.MethodPost, "/api/v1/students", student("9000000002")).into(t, &made)
-	for n, victim := range []string{"ops-worker", "ops-service", "temporal-server", "postgres", "eureka-server",
-		"production/student-service-1", "production/api-gateway-1", "production/configuration-service"} {
-		p.run(t, victim, func(t *testing.T, p *platform) {
-			path := releaseOf(t, "configuration-service", fmt.Sprint(n))
-			backup := p.begin("backup", "run", "student_db")
-			rollout := p.begin("rollout", "start", "configuration-service="+path, "--env", "production", "--soak", "1s")
-			p.kill9(victim)
-			p.healthy()
-			if r := p.ended("backups", backup); r.State != "verified" && r.State != "failed" {
-				t.Errorf("backup: %+v", r)
-			} else {
-				p.backupTruthful(r)
-			}
-			switch r := p.ended("rollouts", rollout); r.State {
-			case "succeeded", "rolled-back":
-				if now := p.releases("configuration-service"); len(now) != 1 {
-					t.Errorf("after %s these run: %v", r.State, now)
+	for round := range rounds {
+		for _, victim := range []string{"ops-worker", "ops-service", "temporal-server", "postgres", "eureka-server",
+			"production/student-service", "production/api-gateway", "production/configuration-service"} {
+			p.run(t, fmt.Sprintf("%s %d", victim, round), func(t *testing.T, p *platform) {
+				release := releaseOf(t, "configuration-service", t.Name())
+				backup := p.begin("backup", "run", "student_db")
+				rollout := p.begin("rollout", "start", "configuration-service="+release, "--env", "production", "--soak", "1s")
+				<-time.After(time.Duration(round) * laterEachRound)
+				before := p.standing("rollouts", rollout)
+				p.kill9(victim)
+				p.healthy()
+				b, r := p.ended("backups", backup), p.ended("rollouts", rollout)
+				t.Logf("killed %s during %q: backup %s, rollout %s", victim, before, b.State, r.State)
+				p.backupTruthful(b)
+				p.rolloutTruthful(r, "configuration-service")
+				if a := p.call(http.MethodGet, "/api/v1/students/"+made.StudentID, nil); a.Status != http.StatusOK {
+					t.Errorf("the student is gone: %d %s", a.Status, a.Body)
 				}
-			default:
-				t.Errorf("rollout: %+v", r)
-			}
-			if a := p.call(http.MethodGet, "/api/v1/students/"+made.StudentID, nil); a.Status != http.StatusOK {
-				t.Errorf("the student is gone: %d %s", a.Status, a.Body)
-			}
-		})
+			})
+		}
 	}
+}
+
+// standing is where an operation stands, in its own words.
+func (p *platform) standing(kind, id string) string {
+	var r operationRecord
+	_ = json.Unmarshal(p.call(http.MethodGet, "/api/v1/ops/"+kind+"/"+id, nil).Body, &r)
+	return r.Summary
 }
 
 // begin starts an operation and returns its id.
@@ -95,17 +108,31 @@ func (p *platform) ended(kind, id string) operationRecord {
 // backupTruthful checks that there is a complete backup exactly when the record says so, and nothing half done.
 func (p *platform) backupTruthful(r operationRecord) {
 	p.t.Helper()
+	if r.State != "verified" && r.State != "failed" {
+		p.t.Errorf("backup: %+v", r)
+	}
 	eventually(p.t, time.Minute, "no half done file is left", func() (bool, string) {
-		var half []string
-		files, _ := filepath.Glob(filepath.Join(p.dataDir, "backups", "*", "*"))
-		for _, file := range files {
-			if strings.Contains(filepath.Base(file), ".tmp") {
-				half = append(half, file)
-			}
-		}
+		half, _ := filepath.Glob(filepath.Join(p.dataDir, "backups", "*", "*tmp*"))
 		return len(half) == 0, strings.Join(half, ", ")
 	})
-	p.t.Logf("backup ended %s: %s", r.State, r.Summary)
+	archives, _ := filepath.Glob(filepath.Join(p.dataDir, "backups", "*", "*-"+r.ID+".dump.zst"))
+	manifests, _ := filepath.Glob(filepath.Join(p.dataDir, "backups", "*", "*-"+r.ID+".manifest.json"))
+	if len(archives) > 1 || len(archives) > len(manifests) || r.State == "verified" && len(archives) != 1 {
+		p.t.Errorf("%s, with archives %v and manifests %v", r.State, archives, manifests)
+	}
+}
+
+// rolloutTruthful checks that one release runs, the new one exactly when the record says so.
+func (p *platform) rolloutTruthful(r operationRecord, service string) {
+	p.t.Helper()
+	running := p.releases(service)
+	if len(running) != 1 {
+		p.t.Fatalf("after %s these run: %v", r.State, running)
+	}
+	isNew := running[0] == r.Outcome.To
+	if r.State == "succeeded" && !isNew || r.State == "rolled-back" && isNew || r.State != "succeeded" && r.State != "rolled-back" {
+		p.t.Errorf("%s runs, and the record says %s: %s", running[0], r.State, r.Summary)
+	}
 }
 
 // TestKilledSupervisor kills `sms up` itself while a rollout runs. The next start finds nothing in its way, loses no
@@ -122,12 +149,7 @@ func TestKilledSupervisor(t *testing.T) {
 	if a := p.call(http.MethodGet, "/api/v1/students/"+made.StudentID, nil); a.Status != http.StatusOK {
 		t.Errorf("the student is gone: %d %s", a.Status, a.Body)
 	}
-	if r := p.ended("rollouts", rollout); r.State != "succeeded" && r.State != "rolled-back" {
-		t.Errorf("rollout: %+v", r)
-	}
-	if now := p.releases("student-service"); len(now) != 1 {
-		t.Errorf("these run: %v", now)
-	}
+	p.rolloutTruthful(p.ended("rollouts", rollout), "student-service")
 	if out := p.mustSMS("down"); !strings.Contains(out, "stopped") {
 		t.Errorf("sms down: %s", out)
 	}

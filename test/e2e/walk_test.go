@@ -268,7 +268,8 @@ func walkRollouts(t *testing.T, p *platform) {
 	}
 
 	good := p.releases("student-service")
-	breaksQueries := "#!/bin/sh\nexport DATABASE_URL=$(echo \"$DATABASE_URL\" | sed 's#/student_db$#/postgres#')\nexec " + binary(t, "student-service") + "\n"
+	breaksQueries := "#!/bin/sh\nexport DATABASE_URL=$(echo \"$DATABASE_URL\" | sed 's#/student_db$#/postgres#')\nexec " +
+		filepath.Join(p.dataDir, "releases", "student-service", strings.TrimPrefix(good[0], "sha256:"), "student-service") + "\n"
 	for name, bad := range map[string]struct{ script, reason string }{
 		"will not start":       {"#!/bin/sh\necho no such setting >&2\nexit 3\n", "ended with status 3: no such setting"},
 		"never ready":          {"#!/bin/sh\nexec tail -f /dev/null\n", "not ready in time"},

@@ -10,14 +10,17 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/school-sms/sms/api/ops"
+	engine "github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/backup/backuptest"
 	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/postgres/pgtest"
+	"github.com/school-sms/sms/internal/storage"
 	"github.com/school-sms/sms/workflows/backup"
 )
 
@@ -221,5 +224,27 @@ func TestReadingWhileTemporalIsAway(t *testing.T) {
 	}
 	if code, body := p.call(identity.Viewer, http.MethodGet, "/api/v1/ops/schedules", nil, nil); code != http.StatusServiceUnavailable {
 		t.Errorf("schedules: %d %s", code, body)
+	}
+}
+
+func TestTemporalsOwnDatabasesAreProvenToo(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t, 1)
+	p.verified(p.start()) // so that there is something in them
+	store, err := storage.NewDirectory(t.TempDir())
+	must(t, err)
+	var tools engine.Tools
+	for _, database := range []string{"temporal", "temporal_visibility"} {
+		source := engine.Source{Database: database, URL: strings.Replace(p.source.URL, "/"+p.source.Database, "/"+database, 1)}
+		m, err := tools.Save(t.Context(), store, engine.Request{ID: "aaaaaaaaaa", Source: source, Started: time.Now()}, &engine.Meter{})
+		must(t, err)
+		scratch := engine.ScratchName(database, "d000000001")
+		must(t, tools.Restore(t.Context(), store, m, source, scratch, &engine.Meter{}))
+		found, err := engine.Count(t.Context(), source, scratch, &engine.Meter{})
+		must(t, err)
+		if differences := engine.Compare(m.Tables, found); len(differences) > 0 || m.Rows() == 0 {
+			t.Errorf("%s: %d rows, differences %v", database, m.Rows(), differences)
+		}
+		must(t, engine.DropScratch(t.Context(), source, scratch))
 	}
 }

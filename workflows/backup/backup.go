@@ -99,7 +99,7 @@ func Backup(ctx workflow.Context, in Input) (Outcome, error) {
 	out.Drill = &drill
 
 	// 4. Only now it counts as a backup.
-	return out, p.End(StateVerified, fmt.Sprintf("Verified: %s, %d tables, %d rows, restored in %.1f s.",
+	return out, p.End(StateVerified, fmt.Sprintf("%s, %d tables, %d rows, restored and compared in %.1f s.",
 		Size(stored.Bytes), drill.Tables, drill.Rows, drill.RestoreSeconds), out)
 }
 

@@ -112,14 +112,14 @@ func TestABackupEndsVerifiedOrSaysWhyNot(t *testing.T) {
 		state, summary string
 		dropped        bool
 	}{
-		"all well":          {script{}, backup.StateVerified, "Verified: 95.0 MB, 11 tables, 5000 rows", true},
+		"all well":          {script{}, backup.StateVerified, "95.0 MB, 11 tables, 5000 rows", true},
 		"held":              {script{begin: final(operations.HeldType, "refused: backup abc of student_db has been running")}, operation.Failed, "Refused: backup abc", false},
 		"dump fails":        {script{dump: final(activities.DiskFullType, "the disk for backups is full")}, operation.Failed, "The disk for backups is full.", false},
 		"dump never works":  {script{dump: errors.New("pg_dump: signal: killed")}, operation.Failed, "Pg_dump: signal: killed.", false},
 		"archive damaged":   {script{check: final(activities.DamagedType, "the backup is damaged")}, operation.Failed, "The backup is damaged.", false},
 		"restore rejected":  {script{restore: final(activities.RejectedType, "cannot be restored")}, operation.Failed, "Cannot be restored.", true},
 		"rows are missing":  {script{compare: final(activities.DifferentType, "table x has 1 rows, 2 expected")}, operation.Failed, "Table x has 1 rows, 2 expected.", true},
-		"scratch stays":     {script{drop: errors.New("is being accessed by other users")}, backup.StateVerified, "Verified", true},
+		"scratch stays":     {script{drop: errors.New("is being accessed by other users")}, backup.StateVerified, "95.0 MB", true},
 		"unknown database":  {script{dump: final(activities.UnknownDatabaseType, "not configured")}, operation.Failed, "Not configured.", false},
 		"restore cannot be": {script{restore: errors.New("the server is away")}, operation.Failed, "The server is away.", true},
 	} {

@@ -103,7 +103,7 @@ func drop(ctx workflow.Context, in activities.DrillInput) {
 // amend puts what a later drill has found on the backup's record. A drill that could not be carried out says nothing
 // about the backup.
 func amend(ctx workflow.Context, in DrillInput, out DrillOutcome, err error) {
-	amendment := operations.Amendment{ID: in.BackupID, State: StateVerified, Summary: proven(out)}
+	amendment := operations.Amendment{ID: in.BackupID, State: StateVerified, Summary: "Proven again: " + proven(out)}
 	if err != nil {
 		if !activities.DisprovesBackup(err) {
 			return
@@ -122,5 +122,5 @@ func amend(ctx workflow.Context, in DrillInput, out DrillOutcome, err error) {
 }
 
 func proven(out DrillOutcome) string {
-	return fmt.Sprintf("Verified: %d tables, %d rows, restored in %.1f s.", out.Tables, out.Rows, out.RestoreSeconds)
+	return fmt.Sprintf("%d tables, %d rows, restored in %.1f s.", out.Tables, out.Rows, out.RestoreSeconds)
 }

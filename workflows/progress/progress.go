@@ -211,7 +211,7 @@ func encode(v any) json.RawMessage {
 	if v == nil {
 		return nil
 	}
-	raw, err := json.Marshal(v) //workflowcheck:ignore the same value gives the same text: maps are sorted
+	raw, err := json.Marshal(v)
 	if err != nil {
 		return json.RawMessage(`{}`) // only a value that no JSON can hold, which no input or outcome is
 	}

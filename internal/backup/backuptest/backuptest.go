@@ -44,9 +44,9 @@ select 'student ' || i, (select string_agg(md5(random()::text || i || j), '') fr
 
 var role = sync.OnceValue(makeRole)
 
-// shared is the server of the test binary.
+// shared is the server of the test binary, set once.
 var shared struct {
-	sync.Mutex
+	sync.Once
 	cluster  postgres.Cluster
 	password string
 }
@@ -55,9 +55,7 @@ var shared struct {
 func New(t testing.TB, students int) backup.Source {
 	t.Helper()
 	cfg := pgtest.New(t, schema)
-	shared.Lock()
-	shared.cluster, shared.password = pgtest.Cluster(t)
-	shared.Unlock()
+	shared.Do(func() { shared.cluster, shared.password = pgtest.Cluster(t) })
 	if err := role(); err != nil {
 		t.Fatal(err)
 	}
