@@ -140,7 +140,8 @@ func (p *Platform) start(ctx context.Context) error {
 	if err := p.layout.writeTokens(signer); err != nil {
 		return err
 	}
-	go p.layout.renewTokens(p.stop, signer, func(err error) { fmt.Fprintln(p.out, "cannot renew the token files:", err) })
+	go p.layout.renewTokens(p.stop, signer, func(err error) { p.say("cannot renew the token files: " + err.Error()) })
+	go p.layout.keepLogsSmall(p.stop, func(err error) { p.say("cannot keep the logs small: " + err.Error()) })
 	if err := p.cluster.Init(ctx, super); err != nil {
 		return err
 	}

@@ -114,3 +114,32 @@ func TestSecretsAreMadeOnceAndForTheOwnerOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestLogsAreRotatedUnderTheirWriters(t *testing.T) {
+	t.Parallel()
+	l := Layout{Root: t.TempDir()}
+	path := l.log("production/student-service-1")
+	log, err := openLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	write := func(s string) {
+		if _, err := log.WriteString(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a long line of old\n")
+	if err := l.rotateLogs(4); err != nil {
+		t.Fatal(err)
+	}
+	write("new\n")
+	for name, want := range map[string]string{path: "new\n", path + ".1": "a long line of old\n"} {
+		if content, err := os.ReadFile(name); err != nil || string(content) != want {
+			t.Errorf("%s holds %q, %v", filepath.Base(name), content, err)
+		}
+	}
+	if got := lastWords(path, 1000); got != "new" {
+		t.Errorf("last words after a rotation: %q", got)
+	}
+}

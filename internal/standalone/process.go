@@ -1,16 +1,11 @@
 package standalone
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -37,7 +32,6 @@ const (
 	probeStarting = 100 * time.Millisecond
 	probeReady    = 2 * time.Second
 	probeTimeout  = 2 * time.Second
-	maxLogBytes   = 20 << 20
 )
 
 // spec is how one process is run.
@@ -261,17 +255,6 @@ func (p *process) snapshot() ProcessStatus {
 	return ProcessStatus{Name: p.name, State: p.state, PID: p.pid, Restarts: p.restarts, Failure: p.failure, Since: p.since.UTC()}
 }
 
-// openLog appends to a log, keeping one older file when it has grown large.
-func openLog(path string) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	if info, err := os.Stat(path); err == nil && info.Size() > maxLogBytes {
-		_ = os.Rename(path, path+".1")
-	}
-	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-}
-
 func endedBecause(err error, words string) error {
 	how := "ended with status 0"
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -286,31 +269,4 @@ func endedBecause(err error, words string) error {
 		how += ": " + words
 	}
 	return errors.New(how)
-}
-
-// lastWords is the last line that a process wrote to its log after offset: the message, where the line is JSON.
-func lastWords(path string, offset int64) string {
-	const most = 4096
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	if size, err := f.Seek(0, io.SeekEnd); err == nil {
-		offset = max(offset, size-most)
-	}
-	tail, err := io.ReadAll(io.NewSectionReader(f, offset, most))
-	if err != nil {
-		return ""
-	}
-	lines := bytes.Split(bytes.TrimSpace(tail), []byte("\n"))
-	last := lines[len(lines)-1]
-	var entry struct {
-		Message string `json:"message"`
-		Error   string `json:"error.message"`
-	}
-	if json.Unmarshal(last, &entry) == nil {
-		return strings.TrimSuffix(strings.Join([]string{entry.Message, entry.Error}, ": "), ": ")
-	}
-	return string(last)
 }
