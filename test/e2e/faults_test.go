@@ -36,6 +36,7 @@ const (
 // TestKilledProcesses kills each process of the platform while a backup and a rollout run: the platform comes back by
 // itself, and both operations end truthfully.
 func TestKilledProcesses(t *testing.T) {
+	t.Parallel()
 	rounds := 1
 	if n, err := strconv.Atoi(os.Getenv(roundsVariable)); err == nil {
 		rounds = n
@@ -138,6 +139,7 @@ func (p *platform) rolloutTruthful(r operationRecord, service string) {
 // TestKilledSupervisor kills `sms up` itself while a rollout runs. The next start finds nothing in its way, loses no
 // row, and the rollout ends.
 func TestKilledSupervisor(t *testing.T) {
+	t.Parallel()
 	dir := newDataDir(t)
 	p := up(t, dir)
 	var made struct{ StudentID string }

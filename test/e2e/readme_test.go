@@ -10,6 +10,7 @@ import (
 
 // TestReadme types what README.md says under "First steps", word for word but for the port of the gateway.
 func TestReadme(t *testing.T) {
+	t.Parallel()
 	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	if err != nil {
 		t.Fatal(err)

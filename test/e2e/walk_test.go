@@ -18,6 +18,7 @@ import (
 
 // TestWalk does what the README says, on one platform, and rolls out releases under load.
 func TestWalk(t *testing.T) {
+	t.Parallel()
 	p := up(t, newDataDir(t))
 	p.run(t, "status and doctor", walkStatus)
 	p.run(t, "students", walkStudents)
