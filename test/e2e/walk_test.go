@@ -325,6 +325,16 @@ func walkHistories(t *testing.T, p *platform) {
 	if len(listed.Content) == 0 {
 		t.Fatal("no rollouts are listed")
 	}
+	// The web UI shows them all: this is what its pages are made of.
+	shown, err := send(http.DefaultClient, http.MethodGet, p.status.URLs["temporal UI"]+"/api/v1/namespaces/sms/workflows", nil)
+	if err != nil || shown.Status != http.StatusOK {
+		t.Fatalf("the web UI's list of workflows: %d %v", shown.Status, err)
+	}
+	for _, want := range []string{`"Rollout"`, `"Backup"`, `"RestoreDrill"`, `"SmokeTest"`, `"rollout/production/student-service"`} {
+		if !strings.Contains(string(shown.Body), want) {
+			t.Errorf("the web UI does not show %s", want)
+		}
+	}
 	if !*record {
 		return
 	}
