@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 
 	"github.com/school-sms/sms/internal/target"
@@ -103,7 +104,7 @@ func failed(res *http.Response) error {
 	case codeFenced:
 		return target.ErrFenced
 	case codeNotFound:
-		return fmt.Errorf("%w: %s", target.ErrNotFound, f.Message)
+		return fmt.Errorf("%w%s", target.ErrNotFound, strings.TrimPrefix(f.Message, target.ErrNotFound.Error()))
 	default:
 		return errors.New(f.Message)
 	}
