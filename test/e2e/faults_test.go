@@ -27,7 +27,8 @@ type operationRecord struct {
 	Outcome            struct{ From, To string }
 }
 
-// roundsVariable asks TestKilledProcesses for more rounds; each kills a little later in the operations than the one before.
+// roundsVariable asks TestKilledProcesses for more rounds; each kills a little later in the operations than the one before,
+// and every second one rolls out a release that dies after some seconds, so that a rollback is under way.
 const (
 	roundsVariable = "SMS_E2E_ROUNDS"
 	laterEachRound = 1300 * time.Millisecond
@@ -49,6 +50,9 @@ func TestKilledProcesses(t *testing.T) {
 			"production/student-service", "production/api-gateway", "production/configuration-service"} {
 			p.run(t, fmt.Sprintf("%s %d", victim, round), func(t *testing.T, p *platform) {
 				release := releaseOf(t, "configuration-service", t.Name())
+				if round%2 == 1 {
+					release = p.diesLater(t, "configuration-service")
+				}
 				backup := p.begin("backup", "run", "student_db")
 				rollout := p.begin("rollout", "start", "configuration-service="+release, "--env", "production", "--soak", "1s")
 				<-time.After(time.Duration(round) * laterEachRound)
@@ -59,12 +63,22 @@ func TestKilledProcesses(t *testing.T) {
 				t.Logf("killed %s during %q: backup %s, rollout %s", victim, before, b.State, r.State)
 				p.backupTruthful(b)
 				p.rolloutTruthful(r, "configuration-service")
+				if round%2 == 1 && r.State == "succeeded" {
+					t.Errorf("a release that dies was taken for good: %s", r.Summary)
+				}
 				if a := p.call(http.MethodGet, "/api/v1/students/"+made.StudentID, nil); a.Status != http.StatusOK {
 					t.Errorf("the student is gone: %d %s", a.Status, a.Body)
 				}
 			})
 		}
 	}
+}
+
+// diesLater makes a release that works until it kills itself: during the first weights of its rollout.
+func (p *platform) diesLater(t *testing.T, service string) string {
+	digest := strings.TrimPrefix(p.releases(service)[0], "sha256:")
+	return writeRelease(t, service, fmt.Sprintf("#!/bin/sh\n# %s\n(sleep 5; kill -9 $$) &\nexec %s\n", t.Name(),
+		filepath.Join(p.dataDir, "releases", service, digest, service)))
 }
 
 // standing is where an operation stands, in its own words.
