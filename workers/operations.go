@@ -9,6 +9,7 @@ import (
 	operationacts "github.com/school-sms/sms/activities/operation"
 	smoketestacts "github.com/school-sms/sms/activities/smoketest"
 	"github.com/school-sms/sms/internal/backup"
+	"github.com/school-sms/sms/internal/discovery"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/schedule"
 	"github.com/school-sms/sms/internal/storage"
@@ -16,9 +17,6 @@ import (
 	backupflow "github.com/school-sms/sms/workflows/backup"
 	smoketestflow "github.com/school-sms/sms/workflows/smoketest"
 )
-
-// production is the environment that is smoke-tested on schedule.
-const production = "production"
 
 // RecordRegistration adds the activities that keep records, which every workflow uses.
 func RecordRegistration(store *operation.Store, liveness temporalclient.Liveness) Registration {
@@ -69,12 +67,12 @@ func Schedules(cfg Config, backups backup.Config, smoke smoketestacts.Config) ([
 			Summary: "Nightly backup of " + database,
 		})
 	}
-	if _, ok := smoke.Gateways.URL(production); ok {
-		id := smoketestflow.ScheduleID(production)
+	if _, ok := smoke.Gateways.URL(discovery.Production); ok {
+		id := smoketestflow.ScheduleID(discovery.Production)
 		all = append(all, schedule.Definition{
-			ID: id, Cron: hourly, Zone: cfg.ScheduleTimezone, WorkflowID: smoketestflow.ScheduledWorkflowID(production),
+			ID: id, Cron: hourly, Zone: cfg.ScheduleTimezone, WorkflowID: smoketestflow.ScheduledWorkflowID(discovery.Production),
 			Workflow: smoketestflow.SmokeTest,
-			Input:    smoketestflow.Input{Input: smoketestacts.Input{Environment: production}, StartedBy: "schedule " + id},
+			Input:    smoketestflow.Input{Input: smoketestacts.Input{Environment: discovery.Production}, StartedBy: "schedule " + id},
 			Summary:  "Hourly smoke test of production",
 		})
 	}

@@ -55,13 +55,6 @@ func (v *View) Current() (Snapshot, <-chan struct{}) {
 	return v.current, v.changed
 }
 
-// Known reports whether the registry has answered at least once.
-func (v *View) Known() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.known
-}
-
 // Err is nil while the registry answers, and else why it does not.
 func (v *View) Err() error {
 	v.mu.Lock()

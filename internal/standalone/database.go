@@ -8,13 +8,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/school-sms/sms/internal/discovery"
 	"github.com/school-sms/sms/internal/postgres"
 	"github.com/school-sms/sms/migrations"
 )
 
 // Environments.
 const (
-	Production = "production"
+	Production = discovery.Production
 	Staging    = "staging"
 )
 

@@ -41,7 +41,7 @@ type Platform struct {
 func Run(ctx context.Context, options Options, out io.Writer) error {
 	p := &Platform{options: options, layout: Layout{Root: options.DataDir}, out: out, began: time.Now(), since: time.Now().UTC(),
 		doors: map[string]*net.TCPListener{}, stop: make(chan struct{})}
-	if err := p.prepare(ctx); err != nil {
+	if err := p.prepare(); err != nil {
 		return err
 	}
 	unlock, err := p.layout.acquire()
@@ -79,7 +79,7 @@ func Run(ctx context.Context, options Options, out io.Writer) error {
 }
 
 // prepare checks what can be checked without touching anything that runs.
-func (p *Platform) prepare(ctx context.Context) error {
+func (p *Platform) prepare() error {
 	install, err := postgres.FindInstallation(p.options.PostgresBin)
 	if err != nil {
 		return err
@@ -116,10 +116,7 @@ func (p *Platform) claim(ctx context.Context) error {
 	}
 	p.fleet = &fleet{platform: p, desired: desired}
 	for _, environment := range p.options.environments() {
-		port := p.options.GatewayPort
-		if environment == Staging {
-			port = p.options.StagingGatewayPort
-		}
+		port := p.gatewayPort(environment)
 		if p.doors[environment], err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(loopback), Port: port}); err != nil {
 			return fmt.Errorf("open the gateway's port %d: %w", port, err)
 		}

@@ -16,12 +16,15 @@ const temporalNamespace = "sms"
 
 func address(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }
 
-func (p *Platform) gatewayURL(environment string) string {
-	port := p.options.GatewayPort
+func (p *Platform) gatewayPort(environment string) int {
 	if environment == Staging {
-		port = p.options.StagingGatewayPort
+		return p.options.StagingGatewayPort
 	}
-	return "http://" + address(port)
+	return p.options.GatewayPort
+}
+
+func (p *Platform) gatewayURL(environment string) string {
+	return "http://" + address(p.gatewayPort(environment))
 }
 
 // httpEnv is what every HTTP process of ours needs.
