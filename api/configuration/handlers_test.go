@@ -31,7 +31,7 @@ func newFixture(t *testing.T) fixture {
 	}
 	t.Cleanup(pool.Close)
 	service := servertest.New(t, "configuration-service", server.Config{})
-	Mount(service.Server, NewStore(pool))
+	Mount(service.Server, NewStore(postgres.NewDB(pool)))
 	return fixture{service, pool}
 }
 

@@ -7,7 +7,6 @@ import (
 	"net/http"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/postgres"
@@ -17,10 +16,10 @@ import (
 type Author struct{ User, RequestID string }
 
 // Store keeps the configuration in PostgreSQL. Each write is one statement with its audit row.
-type Store struct{ pool *pgxpool.Pool }
+type Store struct{ db *postgres.DB }
 
-// NewStore keeps the configuration in the database of the pool.
-func NewStore(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
+// NewStore keeps the configuration in the database.
+func NewStore(db *postgres.DB) *Store { return &Store{db: db} }
 
 const (
 	settingColumns = `setting_id, category, key, value, description, updated_at, updated_by, version`
@@ -40,7 +39,7 @@ func (s *Store) InCategory(ctx context.Context, category Category) ([]Setting, e
 }
 
 func (s *Store) settings(ctx context.Context, sql string, args ...any) ([]Setting, error) {
-	rows, _ := s.pool.Query(ctx, sql, args...) // CollectRows returns the error
+	rows, _ := s.db.Reader(ctx).Query(ctx, sql, args...) // CollectRows returns the error
 	settings, err := pgx.CollectRows(rows, pgx.RowToStructByName[Setting])
 	if err != nil {
 		return nil, fmt.Errorf("read settings: %w", err)
@@ -50,7 +49,7 @@ func (s *Store) settings(ctx context.Context, sql string, args ...any) ([]Settin
 
 // Setting reads one setting. Errors: not-found.
 func (s *Store) Setting(ctx context.Context, id int64) (Setting, error) {
-	rows, _ := s.pool.Query(ctx, selectSetting, id)
+	rows, _ := s.db.Query(ctx, selectSetting, id)
 	setting, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Setting])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Setting{}, server.NotFound("there is no setting with this id")
@@ -112,7 +111,7 @@ where category = 'ACADEMIC' and key in ('MIN_STUDENT_AGE', 'MAX_STUDENT_AGE')`
 // write runs a statement that answers the setting that it wrote, unless the age limits would contradict each other.
 func (s *Store) write(ctx context.Context, n Setting, statement func(pgx.Tx) (pgx.Rows, error)) (Setting, error) {
 	var written Setting
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, lockSettings); err != nil {
 			return err
 		}
@@ -160,7 +159,7 @@ select count(*) from before`
 // Delete removes a version of a setting. Errors: concurrent-update.
 func (s *Store) Delete(ctx context.Context, id, version int64, by Author) error {
 	var deleted int
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, lockSettings); err != nil {
 			return err
 		}
@@ -197,7 +196,7 @@ select ` + profileColumns + ` from after`
 
 // Profile reads the school's profile.
 func (s *Store) Profile(ctx context.Context) (Profile, error) {
-	rows, _ := s.pool.Query(ctx, selectProfile)
+	rows, _ := s.db.Query(ctx, selectProfile)
 	profile, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Profile])
 	if err != nil {
 		return Profile{}, fmt.Errorf("read the school profile: %w", err)
@@ -207,7 +206,7 @@ func (s *Store) Profile(ctx context.Context) (Profile, error) {
 
 // UpdateProfile writes p over version p.Version of the profile. Errors: concurrent-update.
 func (s *Store) UpdateProfile(ctx context.Context, p Profile, by Author) (Profile, error) {
-	rows, _ := s.pool.Query(ctx, updateProfile, p.Version, p.SchoolName, p.SchoolCode, p.LogoPath, p.Address, p.Phone, p.Email,
+	rows, _ := s.db.Query(ctx, updateProfile, p.Version, p.SchoolName, p.SchoolCode, p.LogoPath, p.Address, p.Phone, p.Email,
 		by.User, by.RequestID)
 	profile, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Profile])
 	if errors.Is(err, pgx.ErrNoRows) {

@@ -53,7 +53,7 @@ func Module(service string) fx.Option {
 // migrateAgain is the pause before a migration is tried again while the database cannot be reached.
 const migrateAgain = 500 * time.Millisecond
 
-// Database provides a *pgxpool.Pool to the database of the environment's postgres.Config, without which the service is not
+// Database provides a *pgxpool.Pool and a *postgres.DB to the database of the environment's postgres.Config, without which the service is not
 // ready. When the configuration says so, the migrations are applied at start.
 func Database(application string, migrations fs.FS) fx.Option {
 	return fx.Options(
@@ -76,7 +76,7 @@ func Database(application string, migrations fs.FS) fx.Option {
 				},
 			})
 			return pool, nil
-		}),
+		}, postgres.NewDB),
 		fx.Invoke(func(s *Server, pool *pgxpool.Pool) { s.Health.Require("database", CheckError(pool.Ping)) }),
 	)
 }

@@ -37,7 +37,7 @@ func newFixture(t *testing.T) fixture {
 	service := servertest.New(t, "student-service", server.Config{})
 	school := DefaultSchool()
 	noon := time.Date(today.Year, today.Month, today.Day, 12, 0, 0, 0, school.Zone)
-	Mount(service.Server, NewStore(pool), func() School { return school }, func() time.Time { return noon })
+	Mount(service.Server, NewStore(postgres.NewDB(pool)), func() School { return school }, func() time.Time { return noon })
 	return fixture{service, pool}
 }
 
@@ -320,7 +320,7 @@ func TestDatabaseAway(t *testing.T) {
 	}
 	defer gone.Close()
 	away := servertest.New(t, "student-service", server.Config{})
-	Mount(away.Server, NewStore(gone), DefaultSchool, time.Now)
+	Mount(away.Server, NewStore(postgres.NewDB(gone)), DefaultSchool, time.Now)
 	one := collection + "/" + student.StudentID
 	for _, request := range []struct {
 		method, path string

@@ -84,7 +84,7 @@ func (s *Store) Search(ctx context.Context, f Filter, o Order, page, size int) (
 		recordColumns, where, o.sql(), size, int64(page)*int64(size))
 	planned := append([]any{pgx.QueryExecModeCacheDescribe}, args...)
 
-	tx, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}) // page and total agree
+	tx, err := s.db.Reader(ctx).BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}) // page and total agree
 	if err != nil {
 		return nil, 0, fmt.Errorf("search students: %w", err)
 	}
@@ -133,7 +133,7 @@ from counted`
 
 // Statistics counts as of a day, in one consistent query.
 func (s *Store) Statistics(ctx context.Context, today Date) (Statistics, error) {
-	rows, _ := s.pool.Query(ctx, selectStatistics, today)
+	rows, _ := s.db.Reader(ctx).Query(ctx, selectStatistics, today)
 	statistics, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Statistics])
 	if err != nil {
 		return Statistics{}, fmt.Errorf("count students: %w", err)

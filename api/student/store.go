@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/postgres"
@@ -29,10 +28,10 @@ const (
 type Author struct{ User, RequestID string }
 
 // Store keeps students in PostgreSQL. Each write is one statement, so that the audit and change rows stand or fall with it.
-type Store struct{ pool *pgxpool.Pool }
+type Store struct{ db *postgres.DB }
 
-// NewStore keeps students in the database of the pool.
-func NewStore(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
+// NewStore keeps students in the database.
+func NewStore(db *postgres.DB) *Store { return &Store{db: db} }
 
 const recordColumns = `student_id, first_name, last_name, date_of_birth, street, city, state, pin_code, country, mobile,
 	email, guardian_name, mother_name, caste, moles, aadhaar_number, status, synthetic, version,
@@ -106,7 +105,7 @@ func (s *Store) Update(ctx context.Context, current Record, d Details, status St
 
 // write runs a statement that answers the one record that it wrote. That there is none means that the version was another.
 func (s *Store) write(ctx context.Context, what, sql string, args pgx.NamedArgs) (Record, error) {
-	rows, _ := s.pool.Query(ctx, sql, args) // CollectExactlyOneRow returns the error
+	rows, _ := s.db.Query(ctx, sql, args) // CollectExactlyOneRow returns the error
 	record, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Record])
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -131,7 +130,7 @@ select count(*) from gone`
 // Remove takes a synthetic student out for good, with its history. Errors: concurrent-update.
 func (s *Store) Remove(ctx context.Context, current Record) error {
 	var removed int
-	if err := s.pool.QueryRow(ctx, deleteSynthetic, current.StudentID, current.Version).Scan(&removed); err != nil {
+	if err := s.db.QueryRow(ctx, deleteSynthetic, current.StudentID, current.Version).Scan(&removed); err != nil {
 		return fmt.Errorf("remove a synthetic student: %w", err)
 	}
 	if removed == 0 {
@@ -144,7 +143,7 @@ const selectStudent = `select ` + recordColumns + ` from student where student_i
 
 // Get reads one student, synthetic ones too. Errors: not-found.
 func (s *Store) Get(ctx context.Context, id string) (Record, error) {
-	rows, _ := s.pool.Query(ctx, selectStudent, id)
+	rows, _ := s.db.Query(ctx, selectStudent, id)
 	record, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Record])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Record{}, notFound()
@@ -175,7 +174,7 @@ order by version desc`
 
 // History reads every write of one student, the newest first.
 func (s *Store) History(ctx context.Context, id string) ([]Entry, error) {
-	rows, _ := s.pool.Query(ctx, selectHistory, id)
+	rows, _ := s.db.Reader(ctx).Query(ctx, selectHistory, id)
 	entries, err := pgx.CollectRows(rows, pgx.RowToStructByName[Entry])
 	if err != nil {
 		return nil, fmt.Errorf("read the history of a student: %w", err)
