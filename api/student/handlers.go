@@ -7,6 +7,7 @@ import (
 
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 const collection = "/api/v1/students"
@@ -64,7 +65,15 @@ func (s *service) create(ctx context.Context, in *createInput) (*createdOutput, 
 	if err := mayWrite(ctx, in.Synthetic); err != nil {
 		return nil, err
 	}
-	record, err := s.store.Create(ctx, in.details, in.Synthetic, in.registered.Year, author(ctx))
+	var record Record
+	id, err := server.Once(ctx, s.store.db, in.Repeatable, "create-student", func(on postgres.Conn) (string, error) {
+		var err error
+		record, err = s.store.Create(ctx, on, in.details, in.Synthetic, in.registered.Year, author(ctx))
+		return record.StudentID, err
+	})
+	if err == nil && record.StudentID == "" { // answered before
+		record, err = s.store.AsCreated(ctx, id)
+	}
 	if err != nil {
 		return nil, err
 	}
