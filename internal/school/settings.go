@@ -76,11 +76,13 @@ type Settings struct {
 	Version int64
 	// Confirmed is when configuration-service last said that this holds. Zero: never, these are the defaults.
 	Confirmed time.Time
+	// Fresh says that configuration-service answers: a change would be known.
+	Fresh bool
 }
 
 // Defaults is what holds where the school has configured nothing, and where nobody can say what it has configured.
 func Defaults() Settings {
-	return Settings{Ages: DefaultAges, Zone: defaultZone, Currency: "INR", Values: Values{}}
+	return Settings{Ages: DefaultAges, Zone: defaultZone, Currency: "INR"}
 }
 
 // From reads typed settings. One that is missing or breaks its rule has its default, as if it had been deleted; so have both age
