@@ -174,11 +174,11 @@ func (w *Watcher) lose(cause error) {
 	next := *w.state.Load()
 	if next.lost.IsZero() {
 		next.lost = time.Now()
-		w.log.Warn("configuration-service is away: the last known settings stay in force for now", "for", w.cfg.Keep.String(), "error", cause.Error())
+		w.log.Warn("configuration-service is away", "keep", w.cfg.Keep.String(), "error", cause.Error())
 	}
 	if !next.told && next.inForce(w.cfg.Keep) == defaults {
 		next.told = true
-		w.log.Warn("configuration-service is away: the default settings hold", "error", cause.Error())
+		w.log.Warn("configuration-service stays away: the default settings hold", "error", cause.Error())
 	}
 	w.state.Store(&next)
 }
