@@ -143,30 +143,31 @@ func TestPollerRunsWhileSomebodyWaits(t *testing.T) {
 		go func() { w.above(ctx, n); done <- ctx.Err() }()
 		return done
 	}
-	ctx, leave := context.WithCancel(t.Context())
-	first, second := wait(ctx, 0), wait(t.Context(), 0)
+	stays := wait(t.Context(), 0)
 	poller := receive(t, pollers)
+	ctx, leave := context.WithCancel(t.Context())
+	leaves := wait(ctx, 0)
 	leave()
-	receive(t, first)
+	receive(t, leaves)
 	if poller.Err() != nil {
 		t.Fatal("the poller ended though somebody waits")
 	}
 	now.Store(2) // a database that is away ends no wait
 	receive(t, pollers)
 	select {
-	case <-second:
+	case <-stays:
 		t.Fatal("the wait ended without a change")
 	default:
 	}
 	now.Store(3)
-	if err := receive(t, second); err != nil {
+	if err := receive(t, stays); err != nil {
 		t.Error(err)
 	}
 	receive(t, poller.Done())
 	now.Store(1) // a restore
-	third := wait(t.Context(), 1)
+	after := wait(t.Context(), 1)
 	now.Store(4)
-	receive(t, third)
+	receive(t, after)
 }
 
 func TestReadsOfWhatTheCallerHas(t *testing.T) {

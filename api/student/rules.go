@@ -16,7 +16,7 @@ import (
 )
 
 // AgeLimits bounds a student's age on the day of registration, in completed years, both ends included.
-type AgeLimits struct{ Min, Max int }
+type AgeLimits = school.AgeLimits
 
 // School is what the rules need to know of the school.
 type School struct {
@@ -28,7 +28,7 @@ type School struct {
 // DefaultSchool is what holds where a school has configured nothing else.
 func DefaultSchool() School { return schoolOf(school.Defaults()) }
 
-func schoolOf(s school.Settings) School { return School{Ages: AgeLimits(s.Ages), Zone: s.Zone} }
+func schoolOf(s school.Settings) School { return School{Ages: s.Ages, Zone: s.Zone} }
 
 // Input is a student as callers write one. The rules, not the schema, bound the lengths: they count after trimming.
 type Input struct {

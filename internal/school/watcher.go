@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +24,6 @@ type Watcher struct {
 
 	state    atomic.Pointer[state]
 	answered chan struct{} // closed by the first answer
-	first    sync.Once
 	cancel   context.CancelFunc
 	done     chan struct{}
 }
@@ -115,7 +113,7 @@ func (w *Watcher) follow(ctx context.Context) {
 	for avoid, failures := "", 0; ; {
 		registry, changed := w.view.Current()
 		before, asked := w.state.Load(), time.Now()
-		instance, err := w.ask(ctx, registry, avoid)
+		instance, err := w.ask(ctx, registry, avoid, before)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -139,12 +137,11 @@ func (w *Watcher) follow(ctx context.Context) {
 }
 
 // ask waits for news at an instance. Where changes may have been missed, it asks for what holds now.
-func (w *Watcher) ask(ctx context.Context, registry discovery.Snapshot, avoid string) (id string, err error) {
+func (w *Watcher) ask(ctx context.Context, registry discovery.Snapshot, avoid string, before *state) (id string, err error) {
 	instance, err := pick(registry.App(w.app).Instances, avoid)
 	if err != nil {
 		return "", err
 	}
-	before := w.state.Load()
 	var settings Settings
 	if before.lost.IsZero() {
 		settings, err = w.client.next(ctx, instance.Address(), before.last.Version)
@@ -155,7 +152,9 @@ func (w *Watcher) ask(ctx context.Context, registry discovery.Snapshot, avoid st
 		return instance.ID, err
 	}
 	w.state.Store(&state{last: settings})
-	w.first.Do(func() { close(w.answered) })
+	if before.last.Confirmed.IsZero() {
+		close(w.answered)
+	}
 	if !before.lost.IsZero() || settings.Version != before.last.Version {
 		w.log.Info("the school's settings are known", "version", settings.Version, "instance", instance.ID)
 	}
