@@ -184,6 +184,15 @@ func TestReadsOfWhatTheCallerHas(t *testing.T) {
 		}
 		f.Do(t, identity.Viewer, http.MethodGet, p, nil, "If-None-Match", `"other"`).Want(http.StatusOK)
 	}
+	var document struct {
+		Paths map[string]map[string]struct{ Responses map[string]any }
+	}
+	f.Do(t, "", http.MethodGet, "/openapi.json", nil).Want(http.StatusOK).Decode(&document)
+	for _, p := range []string{settings, settings + "/category/{category}", settings + "/{settingId}", profile} {
+		if documented := document.Paths[p]["get"].Responses; documented["200"] == nil || documented["304"] == nil {
+			t.Errorf("%s documents %v", p, documented)
+		}
+	}
 	f.Do(t, identity.Admin, http.MethodPut, path(setting), `{"value":"4"}`, "If-Match", `"1"`).Want(http.StatusOK)
 	f.Do(t, identity.Viewer, http.MethodGet, settings, nil, "If-None-Match", `"0"`).Want(http.StatusOK)
 	f.Do(t, identity.Viewer, http.MethodGet, path(setting), nil, "If-None-Match", `"1"`).Want(http.StatusOK)
