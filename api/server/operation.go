@@ -26,6 +26,8 @@ type Operation struct {
 	Roles []identity.Role
 	// Errors lists the statuses that the operation answers besides those that every operation has.
 	Errors []int
+	// Conditional says that the operation answers 304 to If-None-Match: its input embeds ReadInput.
+	Conditional bool
 	// Context, when set, gives the input's resolvers what they need besides the input.
 	Context func(context.Context) context.Context
 }
@@ -50,7 +52,7 @@ func Register[I, O any](s *Server, op Operation, handler func(context.Context, *
 	}
 	huma.Register(s.API, huma.Operation{
 		OperationID: op.ID, Method: op.Method, Path: op.Path, Summary: op.Summary, Description: description,
-		Tags: []string{s.Info.Service}, DefaultStatus: op.Status, Errors: errs,
+		Tags: []string{s.Info.Service}, DefaultStatus: op.Status, Errors: errs, Responses: notModified(op.Conditional),
 		Security:    []map[string][]string{{"token": {}}},
 		Middlewares: huma.Middlewares{requireRole(s.API, op.Roles), findUnknownParameters, withContext(op.Context)},
 		// The server's own limit answers first; huma refuses a body of just its limit.
