@@ -9,6 +9,7 @@ import (
 
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 const (
@@ -190,6 +191,7 @@ func (s *service) get(ctx context.Context, in *getInput) (*settingOutput, error)
 }
 
 type createInput struct {
+	server.Repeatable
 	Body struct {
 		Category    Category `json:"category" enum:"GENERAL,ACADEMIC,FINANCIAL"`
 		Key         string   `json:"key" doc:"UPPER_SNAKE_CASE, at most 100 characters, unique in its category." example:"LIBRARY_OPENS_AT"`
@@ -213,7 +215,9 @@ type createdOutput struct {
 }
 
 func (s *service) create(ctx context.Context, in *createInput) (*createdOutput, error) {
-	setting, err := s.store.Create(ctx, in.setting, author(ctx))
+	setting, err := server.Once(ctx, s.store.db, in.Repeatable, "create-setting", func(on postgres.Conn) (Setting, error) {
+		return s.store.Create(ctx, on, in.setting, author(ctx))
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"sync"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -260,6 +261,20 @@ func TestAgeLimitsOfTwoWriters(t *testing.T) {
 	if statuses != [2]int{http.StatusOK, http.StatusUnprocessableEntity} && statuses != [2]int{http.StatusUnprocessableEntity, http.StatusOK} {
 		t.Errorf("statuses %v: just one may pass", statuses)
 	}
+}
+
+func TestSettingIsCreatedOnceAKey(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	body := `{"category":"GENERAL","key":"LIBRARY_OPENS_AT","value":"08:30"}`
+	post := func(body string) servertest.Answer {
+		return f.Do(t, identity.Admin, http.MethodPost, settings, body, "Idempotency-Key", "k")
+	}
+	first := post(body).Want(http.StatusCreated)
+	if again := post(body).Want(http.StatusCreated); string(again.Body) != string(first.Body) || again.Header.Get("ETag") != first.Header.Get("ETag") {
+		t.Errorf("answered %s, first %s", again.Body, first.Body)
+	}
+	post(strings.Replace(body, "08", "09", 1)).Problem(http.StatusUnprocessableEntity, "validation-error")
 }
 
 func TestProfile(t *testing.T) {

@@ -109,9 +109,9 @@ with after as (
 )
 select ` + settingColumns + ` from after`
 
-// Create adds a setting. Errors: duplicate-setting; validation-error when the age limits would contradict each other.
-func (s *Store) Create(ctx context.Context, n Setting, by Author) (Setting, error) {
-	return s.write(ctx, ageFault, insertSetting, n.Category, n.Key, n.Value, n.Description, by.User, by.RequestID)
+// Create adds a setting, on a pool or in a transaction. Errors: duplicate-setting; validation-error when the age limits would contradict each other.
+func (s *Store) Create(ctx context.Context, on postgres.Conn, n Setting, by Author) (Setting, error) {
+	return write(ctx, on, ageFault, insertSetting, n.Category, n.Key, n.Value, n.Description, by.User, by.RequestID)
 }
 
 const updateSetting = `
@@ -132,7 +132,7 @@ select ` + settingColumns + ` from after`
 // Update writes value and description of n over version n.Version. Errors: concurrent-update; validation-error when the
 // age limits would contradict each other.
 func (s *Store) Update(ctx context.Context, n Setting, by Author) (Setting, error) {
-	return s.write(ctx, ageFault, updateSetting, n.SettingID, n.Version, n.Value, n.Description, by.User, by.RequestID)
+	return write(ctx, s.db, ageFault, updateSetting, n.SettingID, n.Version, n.Value, n.Description, by.User, by.RequestID)
 }
 
 const deleteSetting = `
@@ -147,7 +147,7 @@ select ` + settingColumns + ` from before`
 // Delete removes a version of a setting. Errors: concurrent-update; conflict when the default that then holds would contradict
 // the other age limit.
 func (s *Store) Delete(ctx context.Context, id, version int64, by Author) error {
-	_, err := s.write(ctx, ageConflict, deleteSetting, id, version, by.User, by.RequestID)
+	_, err := write(ctx, s.db, ageConflict, deleteSetting, id, version, by.User, by.RequestID)
 	return err
 }
 
@@ -158,9 +158,9 @@ const selectAgeLimit = `select coalesce((select value::int from setting where ca
 
 // write runs a statement that answers the setting that it wrote or removed, unless the age limits would contradict each other
 // afterwards: then nothing is written, and the error is what refuse makes of the reason.
-func (s *Store) write(ctx context.Context, refuse func(reason string) error, sql string, args ...any) (Setting, error) {
+func write(ctx context.Context, on postgres.Conn, refuse func(reason string) error, sql string, args ...any) (Setting, error) {
 	var written Setting
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, on, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, lockSettings); err != nil {
 			return err
 		}
