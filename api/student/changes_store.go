@@ -80,8 +80,8 @@ with next as (
     select change_id, row_number() over (order by change_id) as place
     from (select change_id from student_change where position is null order by position, change_id limit %d) as waiting
 ), given as (
-    update student_change set position = student_feed.last + next.place
-    from next, student_feed
+    update student_change set position = (select last from student_feed) + next.place
+    from next
     where student_change.change_id = next.change_id
     returning position
 )

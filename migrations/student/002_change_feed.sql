@@ -12,7 +12,7 @@ create index student_change_waiting on student_change (position, change_id) wher
 
 -- One row. Whoever holds its lock gives positions.
 create table student_feed (
-    only     boolean primary key default true check (only),
+    one      boolean primary key default true check (one),
     last     bigint  not null default 0,
     -- Cursors hold the epoch. It is renewed when the database turns out to be another than the one it was made for: a restored
     -- copy gives positions that the original has given to other changes.
