@@ -38,7 +38,8 @@ func (s *service) mountChanges(srv *server.Server) {
 type changesInput struct {
 	After string `query:"after" doc:"The next of the page that you have taken over; without it, the feed starts at the beginning."`
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
-	Wait  int    `query:"wait" minimum:"0" maximum:"25" default:"0" doc:"Where there is nothing new, wait for it this many seconds."`
+	// Wait ends before SERVER_SHUTDOWN_TIMEOUT of a gateway that stops, which would cut the answer off.
+	Wait int `query:"wait" minimum:"0" maximum:"15" default:"0" doc:"Where there is nothing new, wait for it this many seconds."`
 
 	after cursor
 }

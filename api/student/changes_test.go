@@ -69,7 +69,7 @@ func TestChangesInPages(t *testing.T) {
 	f.Do(t, identity.Clerk, http.MethodDelete, one, nil, "If-Match", etag).Want(http.StatusNoContent)
 
 	const all = "1/1/CREATED/ACTIVE 2/1/CREATED/ACTIVE 1/2/UPDATED/ACTIVE 1/3/DELETED/INACTIVE"
-	for _, query := range []string{"", "?after=" + empty.Next, "?limit=4&wait=25"} {
+	for _, query := range []string{"", "?after=" + empty.Next, "?limit=4&wait=15"} {
 		if page := changesOf(t, f.Service, query); told(page) != all || page.HasMore {
 			t.Errorf("%q tells %s, more %t", query, told(page), page.HasMore)
 		}
@@ -103,7 +103,7 @@ func TestChangesCursor(t *testing.T) {
 	}
 	ahead, broken := cursor{c.epoch, 2}, c.String()
 	for _, after := range []string{ahead.String(), "x", "%00", broken[1:], broken + "AA", "B" + broken[1:], cursor{c.epoch, -1}.String()} {
-		faults := f.Do(t, identity.Viewer, http.MethodGet, changesPath+"?limit=0&wait=26&after="+after, nil).Faults(http.StatusUnprocessableEntity, "validation-error")
+		faults := f.Do(t, identity.Viewer, http.MethodGet, changesPath+"?limit=0&wait=16&after="+after, nil).Faults(http.StatusUnprocessableEntity, "validation-error")
 		if after != ahead.String() && faults["after"] != "wrong-format" || faults["limit"] != "too-small" || faults["wait"] != "too-large" {
 			t.Errorf("after=%s: %v", after, faults)
 		}
@@ -225,7 +225,7 @@ func TestWaitingForChanges(t *testing.T) {
 	next := changesOf(t, f.Service, "").Next
 	answers := make(chan servertest.Answer, waiters)
 	wait := func() {
-		answers <- f.Do(t, identity.Viewer, http.MethodGet, changesPath+"?wait=25&after="+next, nil)
+		answers <- f.Do(t, identity.Viewer, http.MethodGet, changesPath+"?wait=15&after="+next, nil)
 	}
 	collect := func(want string) {
 		t.Helper()
@@ -238,7 +238,7 @@ func TestWaitingForChanges(t *testing.T) {
 					t.Errorf("waited for %q, want %q", told(page), want)
 				}
 				next = page.Next
-			case <-time.After(20 * time.Second): // before the waiting ends by itself
+			case <-time.After(12 * time.Second): // before the waiting ends by itself
 				t.Fatal("nobody told those who wait")
 			}
 		}

@@ -61,23 +61,23 @@ func TestNoRevealWithoutARecord(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	student, _ := f.create(t, func(in *Input) { in.AadhaarNumber = pointer("135724681357") })
-	for _, obstacle := range []string{
-		"alter table student_reveal add constraint obstacle check (field = '')",
-		"alter table student_reveal drop constraint obstacle",
+	for _, obstacle := range [][2]string{
+		{"alter table student_reveal add constraint obstacle check (field = '')", "alter table student_reveal drop constraint obstacle"},
 		// The same at the commit, when the row has been read.
-		`create function refuse() returns trigger language plpgsql as 'begin raise exception ''refused''; end'`,
-		"create constraint trigger obstacle after insert on student_reveal deferrable initially deferred for each row execute function refuse()",
+		{`create function refuse() returns trigger language plpgsql as 'begin raise exception ''refused''; end';
+			create constraint trigger obstacle after insert on student_reveal deferrable initially deferred for each row execute function refuse()`,
+			"drop function refuse cascade"},
 	} {
-		if _, err := f.pool.Exec(t.Context(), obstacle); err != nil {
+		if _, err := f.pool.Exec(t.Context(), obstacle[0]); err != nil {
 			t.Fatal(err)
-		}
-		if !strings.Contains(obstacle, "obstacle") || strings.Contains(obstacle, "drop") {
-			continue
 		}
 		answer := f.Do(t, identity.Admin, http.MethodGet, collection+"/"+student.StudentID+"?reveal=aadhaarNumber", nil)
 		answer.Problem(http.StatusInternalServerError, "internal-error")
 		if strings.Contains(string(answer.Body)+logged.String()+f.Log.String(), "135724681357") {
 			t.Error("the number is revealed though it cannot be put on record")
+		}
+		if _, err := f.pool.Exec(t.Context(), obstacle[1]); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

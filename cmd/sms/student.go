@@ -45,7 +45,7 @@ func newStudentCommand(g *globals) *cobra.Command {
 			return err
 		}
 		return g.print(cmd, erased, func(t *table) {
-			t.row(fmt.Sprintf("%s is erased since %s", erased.StudentID, when(erased.ErasedAt)))
+			t.row(fmt.Sprintf("%s was erased at %s", erased.StudentID, when(erased.ErasedAt)))
 		})
 	}
 	group.AddCommand(erase)
