@@ -222,35 +222,31 @@ func TestWaitingForChanges(t *testing.T) {
 	t.Parallel()
 	const waiters = 40 // five times the connections of the pool
 	f := newFixture(t)
-	next := changesOf(t, f.Service, "").Next
 	answers := make(chan servertest.Answer, waiters)
-	wait := func() {
-		answers <- f.Do(t, identity.Viewer, http.MethodGet, changesPath+"?wait=15&after="+next, nil)
+	wait := func(after string) {
+		for range waiters {
+			go func() { answers <- f.Do(t, identity.Viewer, http.MethodGet, changesPath+"?wait=15&after="+after, nil) }()
+		}
 	}
-	collect := func(want string) {
+	collect := func(want string) (next string) {
 		t.Helper()
 		for range waiters {
 			select {
 			case answer := <-answers:
 				var page ChangePage
 				answer.Want(http.StatusOK).Decode(&page)
-				if told(page) != want {
+				if next = page.Next; told(page) != want {
 					t.Errorf("waited for %q, want %q", told(page), want)
 				}
-				next = page.Next
 			case <-time.After(12 * time.Second): // before the waiting ends by itself
 				t.Fatal("nobody told those who wait")
 			}
 		}
+		return next
 	}
-	for range waiters {
-		go wait()
-	}
+	wait(changesOf(t, f.Service, "").Next)
 	f.create(t, nil)
-	collect("1/1/CREATED/ACTIVE")
-	for range waiters {
-		go wait()
-	}
+	wait(collect("1/1/CREATED/ACTIVE"))
 	if err := f.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
