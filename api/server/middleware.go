@@ -154,6 +154,7 @@ func authenticate(verifier *identity.Verifier) gin.HandlerFunc {
 		if !strings.HasPrefix(c.Request.URL.Path, "/api/") {
 			return
 		}
+		c.Header("Cache-Control", "no-store") // on refusals too
 		token, ok := BearerToken(c.Request)
 		if !ok {
 			WriteProblem(c, Unauthorized("send a token: Authorization: Bearer <token>"))
@@ -165,7 +166,6 @@ func authenticate(verifier *identity.Verifier) gin.HandlerFunc {
 			return
 		}
 		c.Request = c.Request.WithContext(identity.NewContext(c.Request.Context(), principal))
-		c.Header("Cache-Control", "no-store")
 	}
 }
 

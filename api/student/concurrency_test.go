@@ -72,6 +72,8 @@ func TestOneOfManyEqualPostsCreates(t *testing.T) {
 		again.Header.Get("ETag") != `"1"` || again.Header.Get("Location") != collection+"/STU-2026-00001" {
 		t.Errorf("after a change the answer is %v %s", again.Header, again.Body)
 	}
+	f.erase(t, "STU-2026-00001", "asked for")
+	f.Do(t, identity.Clerk, http.MethodPost, collection, validInput(), "Idempotency-Key", "one and the same").Problem(http.StatusGone, "not-found")
 	f.Do(t, identity.Clerk, http.MethodPost, collection, `{}`, "Idempotency-Key", "one and the same").Want(http.StatusUnprocessableEntity)
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -156,17 +155,6 @@ func (s *Store) Get(ctx context.Context, id string) (Record, error) {
 
 func notFound() error { return server.NotFound("there is no student with this id") }
 
-// Entry is one write in the history of a student.
-type Entry struct {
-	Version   int64     `db:"version"`
-	Action    Action    `db:"action"`
-	ChangedAt time.Time `db:"changed_at"`
-	ChangedBy string    `db:"changed_by"`
-	RequestID string    `db:"request_id"`
-	Before    *Record   `db:"before"`
-	After     *Record   `db:"after"`
-}
-
 const selectCreated = `select after from student_audit where student_id = $1 and version = 1`
 
 // AsCreated reads a student as its first write left it. Errors: not-found.
@@ -174,27 +162,11 @@ func (s *Store) AsCreated(ctx context.Context, id string) (Record, error) {
 	var first *Record
 	err := s.db.QueryRow(ctx, selectCreated, id).Scan(&first)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && first == nil {
-		return Record{}, notFound()
+		return Record{}, s.orErased(ctx, id, notFound())
 	} else if err != nil {
 		return Record{}, fmt.Errorf("read a student as created: %w", err)
 	}
 	return *first, nil
-}
-
-const selectHistory = `
-select version, action, changed_at, changed_by, request_id, before, after
-from student_audit
-where student_id = $1
-order by version desc`
-
-// History reads every write of one student, the newest first.
-func (s *Store) History(ctx context.Context, id string) ([]Entry, error) {
-	rows, _ := s.db.Reader(ctx).Query(ctx, selectHistory, id)
-	entries, err := pgx.CollectRows(rows, pgx.RowToStructByName[Entry])
-	if err != nil {
-		return nil, fmt.Errorf("read the history of a student: %w", err)
-	}
-	return entries, nil
 }
 
 func (d Details) args() pgx.NamedArgs {
