@@ -49,7 +49,7 @@ func (s *Store) settings(ctx context.Context, sql string, args ...any) ([]Settin
 
 // Setting reads one setting. Errors: not-found.
 func (s *Store) Setting(ctx context.Context, id int64) (Setting, error) {
-	rows, _ := s.db.Query(ctx, selectSetting, id)
+	rows, _ := s.db.Reader(ctx).Query(ctx, selectSetting, id) // of the primary, for a write
 	setting, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Setting])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Setting{}, server.NotFound("there is no setting with this id")
@@ -196,7 +196,7 @@ select ` + profileColumns + ` from after`
 
 // Profile reads the school's profile.
 func (s *Store) Profile(ctx context.Context) (Profile, error) {
-	rows, _ := s.db.Query(ctx, selectProfile)
+	rows, _ := s.db.Reader(ctx).Query(ctx, selectProfile) // of the primary, for a write
 	profile, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Profile])
 	if err != nil {
 		return Profile{}, fmt.Errorf("read the school profile: %w", err)
