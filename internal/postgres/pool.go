@@ -3,18 +3,14 @@ package postgres
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
-	"syscall"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/sys/unix"
 )
 
 // Config is how a service reaches its database.
@@ -95,7 +91,7 @@ func (c Config) PoolConfig(application string) (*pgxpool.Config, error) {
 	}
 	cfg.PingTimeout, cfg.PrepareConn = c.ConnectTimeout, stillOpen
 	cfg.ConnConfig.ConnectTimeout = c.ConnectTimeout
-	cfg.ConnConfig.DialFunc = c.dialer().DialContext
+	cfg.ConnConfig.DialFunc = c.dial
 	params := cfg.ConnConfig.RuntimeParams
 	params["application_name"] = application
 	params["statement_timeout"] = milliseconds(c.StatementTimeout)
@@ -105,44 +101,7 @@ func (c Config) PoolConfig(application string) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
-// dialer makes connections that end when the host at the other end is silently gone for as long as a statement may take. The
-// kernel's own patience is a quarter of an hour.
-func (c Config) dialer() *net.Dialer {
-	d := &net.Dialer{KeepAlive: c.StatementTimeout}
-	if c.StatementTimeout > 0 {
-		d.Control = func(_, _ string, raw syscall.RawConn) (err error) {
-			failed := raw.Control(func(fd uintptr) {
-				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(c.StatementTimeout.Milliseconds()))
-			})
-			return errors.Join(failed, err)
-		}
-	}
-	return d
-}
-
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
-
-// stillOpen refuses a connection that the server has closed, or said something on, while it lay idle: a server that stops
-// says so last. Without it every connection of the pool would fail one request after a restart.
-func stillOpen(_ context.Context, conn *pgx.Conn) (bool, error) {
-	connection := conn.PgConn().Conn()
-	if encrypted, ok := connection.(*tls.Conn); ok {
-		connection = encrypted.NetConn()
-	}
-	socket, ok := connection.(syscall.Conn)
-	if !ok {
-		return true, nil
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return false, nil
-	}
-	var peeked error
-	err = raw.Control(func(fd uintptr) {
-		_, _, peeked = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	})
-	return err == nil && errors.Is(peeked, syscall.EAGAIN), nil
-}
 
 // Open makes a pool. It connects when first used, so that a service starts, and says that it is not ready, while its
 // database is away.

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"net"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,7 +65,7 @@ func TestDefaultsAreInForce(t *testing.T) {
 
 func checkSocket(t *testing.T, conn *pgxpool.Conn, config postgres.Config) {
 	t.Helper()
-	raw, err := conn.Conn().PgConn().Conn().(*net.TCPConn).SyscallConn()
+	raw, err := socket(conn.Conn().PgConn()).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,10 +132,15 @@ func TestTimeoutsAreUnavailability(t *testing.T) {
 	unavailable(t, "a server that only reads", "25006", err)
 }
 
+// socket is what lies below the pool's own kind of connection.
+func socket(conn *pgconn.PgConn) syscall.Conn {
+	return reflect.ValueOf(conn.Conn()).Field(0).Interface().(syscall.Conn)
+}
+
 // closedByServer waits until the server says something unasked.
 func closedByServer(t *testing.T, conn *pgconn.PgConn) error {
 	t.Helper()
-	raw, err := conn.Conn().(*net.TCPConn).SyscallConn()
+	raw, err := socket(conn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -143,12 +143,16 @@ func (s *Server) Start(t testing.TB) {
 	}
 }
 
-// End sends the server a signal and waits for its end: SIGINT for an orderly one, SIGKILL for a crash.
+// End sends the server a signal and waits for its end: SIGINT for an orderly one, SIGKILL for a crash of all its processes.
 func (s *Server) End(signal syscall.Signal) {
 	if s.cmd == nil {
 		return
 	}
-	_ = s.cmd.Process.Signal(syscall.SIGCONT)
+	if signal == syscall.SIGKILL {
+		for _, process := range s.children() {
+			_ = syscall.Kill(process, signal)
+		}
+	}
 	_ = s.cmd.Process.Signal(signal)
 	<-s.over
 }
@@ -157,20 +161,9 @@ func (s *Server) End(signal syscall.Signal) {
 // them go on.
 func (s *Server) Freeze(t testing.TB) (thaw func()) {
 	t.Helper()
-	pid := s.cmd.Process.Pid
-	processes := []int{pid}
-	children, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, path := range children {
-		content, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, field := range strings.Fields(string(content)) {
-			child, _ := strconv.Atoi(field)
-			processes = append(processes, child)
-		}
-	}
-	for _, process := range processes { // the postmaster first, so that no process is added
+	_ = s.cmd.Process.Signal(syscall.SIGSTOP) // first, so that no process is added
+	processes := append(s.children(), s.cmd.Process.Pid)
+	for _, process := range processes {
 		_ = syscall.Kill(process, syscall.SIGSTOP)
 	}
 	thaw = func() {
@@ -180,6 +173,21 @@ func (s *Server) Freeze(t testing.TB) (thaw func()) {
 	}
 	t.Cleanup(thaw)
 	return thaw
+}
+
+// children are the processes that the server has started.
+func (s *Server) children() []int {
+	var pids []int
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.cmd.Process.Pid))
+	for _, list := range lists {
+		content, _ := os.ReadFile(list) // gone with the server
+		for field := range strings.FieldsSeq(string(content)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
 }
 
 // NewStandby copies the server and starts the copy as its streaming replica.
