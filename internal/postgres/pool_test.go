@@ -183,13 +183,23 @@ func TestConnectTimeout(t *testing.T) {
 	}
 }
 
-// TestTooManyConnections fills a server.
+// TestTooManyConnections takes all that a role may have.
 func TestTooManyConnections(t *testing.T) {
 	t.Parallel()
-	server := pgtest.NewServer(t)
-	config := server.New(t, oneTable)
-	server.Exec(t, "test", "alter database test connection limit 1")
-	server.Exec(t, "test", "create role few login password 'x'; grant connect on database test to few")
+	config := pgtest.New(t, oneTable)
+	admin, err := postgres.Open(t.Context(), config, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.Exec(t.Context(), "create role few login connection limit 1 password 'x'"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := admin.Exec(context.Background(), "drop role few"); err != nil {
+			t.Error(err)
+		}
+		admin.Close()
+	})
 	config.URL = strings.Replace(config.URL, postgres.Superuser+"@", "few@", 1)
 	config.Password, config.MaxConns = "x", 2
 	pool, err := postgres.Open(t.Context(), config, "test")

@@ -90,5 +90,5 @@ func brokenOff(err error) bool {
 		const queryCanceled = "57014"
 		return pg.Code != queryCanceled
 	}
-	return Unavailable(err)
+	return Unavailable(err) || errors.Is(err, errNotProbed)
 }

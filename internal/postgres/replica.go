@@ -54,6 +54,7 @@ type replica struct {
 // seen is what a probe has found.
 type seen struct {
 	away             error // why the replica cannot be read
+	started          time.Time
 	system, replayed uint64
 	// upTo is a time by which the replica has replayed all that the primary had written then. It ages when nothing new is
 	// learned, so that a replica of which nothing is known lags.
@@ -74,8 +75,7 @@ func newReplica(ctx context.Context, c Config, application string) (*replica, er
 	standby.ConnConfig.RuntimeParams["application_name"] = application + " prober"
 	r := &replica{maxLag: c.ReplicaMaxLag, done: make(chan struct{}), connections: map[*pgx.Conn]struct{}{}}
 	r.seen.Store(&seen{away: errors.New("not asked yet")})
-	reading.AfterConnect = func(_ context.Context, conn *pgx.Conn) error { r.track(conn, true); return nil }
-	reading.BeforeClose = func(conn *pgx.Conn) { r.track(conn, false) }
+	reading.AfterConnect, reading.BeforeClose = r.admit, r.forget
 	primary.MaxConns, primary.MinConns, standby.MaxConns, standby.MinConns = 1, 0, 1, 0
 	for _, open := range []struct {
 		pool   **pgxpool.Pool
@@ -157,10 +157,9 @@ from pg_control_system()`
 func (r *replica) probe(ctx context.Context) seen {
 	now := *r.seen.Load()
 	var recovering bool
-	var started time.Time
 	var system, replayed, ofPrimary, flushed int64
 	asking, cancel := context.WithTimeout(ctx, probeTimeout)
-	now.away = r.standby.QueryRow(asking, selectReplayed).Scan(&recovering, &started, &system, &replayed)
+	now.away = r.standby.QueryRow(asking, selectReplayed).Scan(&recovering, &now.started, &system, &replayed)
 	cancel()
 	now.system, now.replayed = uint64(system), uint64(replayed)
 	switch {
@@ -177,12 +176,12 @@ func (r *replica) probe(ctx context.Context) seen {
 		return now
 	}
 	if replayed > flushed { // it follows another history: the primary was restored
-		r.diverged = started
+		r.diverged = now.started
 	}
 	switch {
 	case system != ofPrimary:
 		now.away = errors.New("DATABASE_REPLICA_URL names the replica of another cluster")
-	case started.Equal(r.diverged):
+	case now.started.Equal(r.diverged):
 		now.away = errors.New("the replica holds what the primary never had")
 	default:
 		r.written.add(at, uint64(flushed))
@@ -230,14 +229,32 @@ func (h *history) replayed(lsn uint64) (upTo time.Time) {
 	return upTo
 }
 
-func (r *replica) track(conn *pgx.Conn, open bool) {
+// errNotProbed refuses a connection to a server that the prober knows nothing of yet.
+var errNotProbed = errors.New("the replica was started anew, or went back, since it was asked how far it is")
+
+const selectIdentity = `select pg_postmaster_start_time(), coalesce(pg_last_wal_replay_lsn() - '0/0', 0)::bigint`
+
+// admit takes a new connection in. A replica that crashed comes back a little before where it was, and another server may
+// answer at the same address: what the prober has seen does not hold for either.
+func (r *replica) admit(ctx context.Context, conn *pgx.Conn) error {
+	var started time.Time
+	var replayed int64
+	if err := conn.QueryRow(ctx, selectIdentity).Scan(&started, &replayed); err != nil {
+		return err
+	}
+	if s := r.seen.Load(); !started.Equal(s.started) || uint64(replayed) < s.replayed {
+		return errNotProbed
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if open {
-		r.connections[conn] = struct{}{}
-	} else {
-		delete(r.connections, conn)
-	}
+	r.connections[conn] = struct{}{}
+	return nil
+}
+
+func (r *replica) forget(conn *pgx.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.connections, conn)
 }
 
 // cut ends every connection to a replica that does not answer, so that the reads that wait for it fail now and are answered

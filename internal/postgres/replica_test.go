@@ -195,6 +195,21 @@ func TestReplica(t *testing.T) {
 		p.standby.Start(t)
 		p.eventually("reads go to the replica", func() bool { return p.onReplica(postgres.Position{}) })
 	})
+	t.Run("started anew while nobody looked", func(t *testing.T) {
+		blind := *p
+		blind.config.ReplicaMaxLag, blind.config.ReplicaProbeInterval = time.Hour, time.Hour
+		blind.DB = blind.open(blind.config)
+		blind.eventually("reads go to the replica", func() bool { return blind.onReplica(postgres.Position{}) })
+		ctx := blind.WithReads(t.Context(), postgres.Position{})
+		if _, err := blind.Reader(ctx).Exec(ctx, "select 1"); err != nil {
+			t.Error(err)
+		}
+		p.standby.End(syscall.SIGKILL)
+		p.standby.Start(t)
+		_, err := blind.Reader(ctx).Exec(ctx, "select 1")
+		blind.again(ctx, err)
+		p.eventually("reads go to the replica", func() bool { return p.onReplica(postgres.Position{}) })
+	})
 	t.Run("silent", func(t *testing.T) {
 		ctx := p.WithReads(t.Context(), postgres.Position{})
 		waits := p.begin(ctx, "select pg_sleep(60)")

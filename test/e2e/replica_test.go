@@ -50,6 +50,7 @@ func TestReplica(t *testing.T) {
 		now := p.replicaReads()
 		return now > before, fmt.Sprint(now)
 	})
+	p.mustSMS("smoke", "run", "--env", "production", "--wait") // writes and reads back, too
 	if out := p.mustSMS("status"); !strings.Contains(out, "postgres-replica") {
 		t.Errorf("sms status does not show the replica:\n%s", out)
 	}
