@@ -40,7 +40,7 @@ func (s *Server) place() gin.HandlerFunc {
 					Detail: "must be as the last answer to a write had it"}})
 			}
 		}
-		if isRead := c.Request.Method == http.MethodGet; isRead {
+		if c.Request.Method == http.MethodGet {
 			ctx = s.db.WithReads(ctx, after)
 		} else if s.db.HasReplica() {
 			ctx = context.WithValue(ctx, answerHeaderKey{}, c.Writer.Header())
