@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 // Operation is one documented, role-checked route.
@@ -64,9 +65,13 @@ func Register[I, O any](s *Server, op Operation, handler func(context.Context, *
 			return nil, fill(ctx, Invalid(faults...))
 		}
 		out, err := handler(ctx, in)
+		if err != nil && postgres.ReadAgain(ctx, err) { // the replica failed, not the request
+			out, err = handler(ctx, in)
+		}
 		if err != nil {
 			return nil, fill(ctx, AsProblem(err))
 		}
+		s.tellPosition(ctx)
 		return out, nil
 	})
 }
@@ -93,7 +98,7 @@ func findUnknownParameters(ctx huma.Context, next func(huma.Context)) {
 		next(ctx)
 		return
 	}
-	var faults []Fault
+	faults := unknownParameters(ctx.Context())
 	for _, name := range slices.Sorted(maps.Keys(u.Query())) {
 		if !slices.ContainsFunc(ctx.Operation().Parameters, func(p *huma.Param) bool { return p.In == "query" && p.Name == name }) {
 			faults = append(faults, Fault{Field: name, Code: "unknown-field", Detail: "is not a query parameter of this operation"})
