@@ -48,6 +48,7 @@ func (c Config) PoolConfig(application string) (*pgxpool.Config, error) {
 	params["statement_timeout"] = strconv.FormatInt(c.StatementTimeout.Milliseconds(), 10)
 	params["lock_timeout"] = strconv.FormatInt(c.LockTimeout.Milliseconds(), 10)
 	params["timezone"] = "UTC"
+	params["jit"] = "off" // compiling takes longer than our statements do
 	return cfg, nil
 }
 
