@@ -32,8 +32,7 @@ func Mount(srv *server.Server, store *Store, school func() School, now func() ti
 	server.Register(srv, server.Operation{ID: "create-student", Method: http.MethodPost, Path: collection, Status: http.StatusCreated,
 		Summary: "Register a student", Roles: []identity.Role{identity.Clerk, identity.Operator},
 		Errors: []int{http.StatusConflict}, Context: s.withService}, s.create)
-	server.Register(srv, server.Operation{ID: "search-students", Method: http.MethodGet, Path: collection,
-		Summary: "Search students", Roles: readers}, s.search)
+	s.mountSearch(srv)
 	server.Register(srv, server.Operation{ID: "student-statistics", Method: http.MethodGet, Path: collection + "/statistics",
 		Summary: "Count students", Roles: append(readers, identity.Operator)}, s.statistics)
 	server.Register(srv, server.Operation{ID: "get-student", Method: http.MethodGet, Path: one,
@@ -138,14 +137,6 @@ func (s *service) update(ctx context.Context, ifMatch string, current Record, d 
 		return nil, err
 	}
 	return s.answer(record), nil
-}
-
-func (s *service) search(ctx context.Context, in *searchInput) (*searchOutput, error) {
-	found, total, err := s.store.Search(ctx, in.filter(s.today()), in.order, in.Page, in.Size)
-	if err != nil {
-		return nil, err
-	}
-	return &searchOutput{Body: pageOf(found, total, in.Page, in.Size, s.today())}, nil
 }
 
 // read gets a record that the caller may see.

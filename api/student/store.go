@@ -27,7 +27,10 @@ const (
 type Author struct{ User, RequestID string }
 
 // Store keeps students in PostgreSQL. Each write is one statement, so that the audit and change rows stand or fall with it.
-type Store struct{ db *postgres.DB }
+type Store struct {
+	db      *postgres.DB
+	cursors cursors
+}
 
 // NewStore keeps students in the database.
 func NewStore(db *postgres.DB) *Store { return &Store{db: db} }
