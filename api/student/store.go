@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -28,7 +29,10 @@ const (
 type Author struct{ User, RequestID string }
 
 // Store keeps students in PostgreSQL. Each write is one statement, so that the audit and change rows stand or fall with it.
-type Store struct{ db *postgres.DB }
+type Store struct {
+	db    *postgres.DB
+	reads sync.Map // *pgxpool.Pool → *reads
+}
 
 // NewStore keeps students in the database.
 func NewStore(db *postgres.DB) *Store { return &Store{db: db} }

@@ -1,0 +1,81 @@
+package student
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// appendStudent appends what encoding/json, without its escapes for HTML, makes of a student. It costs a tenth.
+func appendStudent(b []byte, s Student) []byte {
+	b = appendText(b, `{"studentId":`, s.StudentID)
+	b = appendText(b, `,"firstName":`, s.FirstName)
+	b = appendText(b, `,"lastName":`, s.LastName)
+	b = appendDate(append(b, `,"dateOfBirth":"`...), s.DateOfBirth)
+	b = strconv.AppendInt(append(b, `","age":`...), int64(s.Age), 10)
+	b = appendText(b, `,"address":{"street":`, s.Address.Street)
+	b = appendText(b, `,"city":`, s.Address.City)
+	b = appendText(b, `,"state":`, s.Address.State)
+	b = appendText(b, `,"pinCode":`, s.Address.PinCode)
+	b = appendText(b, `,"country":`, s.Address.Country)
+	b = appendText(b, `},"mobile":`, s.Mobile)
+	b = appendOptional(b, `,"email":`, s.Email)
+	b = appendText(b, `,"fatherNameOrGuardian":`, s.FatherNameOrGuardian)
+	b = appendText(b, `,"motherName":`, s.MotherName)
+	b = appendText(b, `,"caste":`, s.Caste)
+	b = appendOptional(b, `,"moles":`, s.Moles)
+	b = appendOptional(b, `,"aadhaarNumber":`, s.AadhaarNumber)
+	b = appendText(b, `,"status":`, string(s.Status))
+	b = s.CreatedAt.AppendFormat(append(b, `,"createdAt":"`...), time.RFC3339Nano)
+	b = appendText(b, `","createdBy":`, s.CreatedBy)
+	b = s.UpdatedAt.AppendFormat(append(b, `,"updatedAt":"`...), time.RFC3339Nano)
+	b = appendText(b, `","updatedBy":`, s.UpdatedBy)
+	b = strconv.AppendInt(append(b, `,"version":`...), s.Version, 10)
+	return append(b, '}')
+}
+
+func appendOptional(b []byte, name, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return appendText(b, name, s)
+}
+
+func appendText(b []byte, name, s string) []byte {
+	b = append(b, name...)
+	if !plain(s) {
+		var escaped bytes.Buffer
+		encoder := json.NewEncoder(&escaped)
+		encoder.SetEscapeHTML(false)
+		_ = encoder.Encode(s) // a string can be encoded
+		return append(b, bytes.TrimSuffix(escaped.Bytes(), []byte("\n"))...)
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+// plain reports whether JSON holds s as it is. U+2028 and U+2029 are escaped because JavaScript once took them for line ends.
+func plain(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ', c == '"', c == '\\':
+			return false
+		case c == 0xE2 && i+2 < len(s) && s[i+1] == 0x80 && s[i+2]|1 == 0xA9:
+			return false
+		}
+	}
+	return utf8.ValidString(s)
+}
+
+// appendDate appends what Date.String gives.
+func appendDate(b []byte, d Date) []byte {
+	if d.Year < 0 || d.Year > 9999 {
+		return append(b, d.String()...)
+	}
+	digits := [...]byte{'0' + byte(d.Year/1000), '0' + byte(d.Year/100%10), '0' + byte(d.Year/10%10), '0' + byte(d.Year%10), '-',
+		'0' + byte(d.Month/10), '0' + byte(d.Month%10), '-', '0' + byte(d.Day/10), '0' + byte(d.Day%10)}
+	return append(b, digits[:]...)
+}
