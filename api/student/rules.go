@@ -5,6 +5,7 @@ import (
 	"net/mail"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 	_ "time/tzdata" // images hold no zone files
 	"unicode"
@@ -26,13 +27,15 @@ type School struct {
 }
 
 // DefaultSchool is what holds where a school has configured nothing else.
-func DefaultSchool() School {
+func DefaultSchool() School { return School{Ages: AgeLimits{Min: 3, Max: 18}, Zone: defaultZone()} }
+
+var defaultZone = sync.OnceValue(func() *time.Location { // which reads files
 	zone, err := time.LoadLocation("Asia/Kolkata")
 	if err != nil {
-		zone = time.UTC
+		return time.UTC
 	}
-	return School{Ages: AgeLimits{Min: 3, Max: 18}, Zone: zone}
-}
+	return zone
+})
 
 // Input is a student as callers write one. The rules, not the schema, bound the lengths: they count after trimming.
 type Input struct {

@@ -41,6 +41,13 @@ const recordColumns = `student_id, first_name, last_name, date_of_birth, street,
 	email, guardian_name, mother_name, caste, moles, aadhaar_number, status, synthetic, version,
 	created_at, created_by, updated_at, updated_by`
 
+// fields are the places of recordColumns.
+func (r *Record) fields() []any {
+	return []any{&r.StudentID, &r.FirstName, &r.LastName, &r.DateOfBirth, &r.Street, &r.City, &r.State, &r.PinCode, &r.Country, &r.Mobile,
+		&r.Email, &r.GuardianName, &r.MotherName, &r.Caste, &r.Moles, &r.AadhaarNumber, &r.Status, &r.Synthetic, &r.Version,
+		&r.CreatedAt, &r.CreatedBy, &r.UpdatedAt, &r.UpdatedBy}
+}
+
 const insertStudent = `
 with number as (
     insert into student_number as n (year, synthetic, last)
