@@ -151,7 +151,7 @@ func (s *service) getFast(c *gin.Context) error {
 	*buffer = append(appendStudent((*buffer)[:0], present(record, s.today())), '\n')
 	c.Header("Content-Type", "application/json")
 	c.Header("Content-Length", strconv.Itoa(len(*buffer)))
-	c.Header("ETag", server.ETag(record.Version))
+	c.Header("Etag", server.ETag(record.Version))
 	c.Status(http.StatusOK)
 	_, _ = c.Writer.Write(*buffer) // fails when the caller has gone
 	return nil
