@@ -217,7 +217,8 @@ type statusInput struct {
 	}
 }
 
-type searchInput struct {
+// FilterInput says which students are meant.
+type FilterInput struct {
 	StudentID string `query:"studentId" doc:"Exact."`
 	Mobile    string `query:"mobile" doc:"Exact."`
 	Status    Status `query:"status" enum:"ACTIVE,INACTIVE"`
@@ -226,9 +227,13 @@ type searchInput struct {
 	LastName  string `query:"lastName" doc:"How the last name starts, in any case."`
 	MinAge    int    `query:"minAge" minimum:"0" maximum:"150" doc:"Least age today, in completed years."`
 	MaxAge    int    `query:"maxAge" minimum:"0" maximum:"150" default:"150" doc:"Greatest age today, in completed years."`
-	Sort      string `query:"sort" default:"createdAt,desc" doc:"A field, and asc or desc: createdAt, updatedAt, firstName, lastName, dateOfBirth, status or caste."`
-	Page      int    `query:"page" minimum:"0" maximum:"1000000" default:"0" doc:"Counts from 0."`
-	Size      int    `query:"size" minimum:"1" maximum:"100" default:"20"`
+}
+
+type searchInput struct {
+	FilterInput
+	Sort string `query:"sort" default:"createdAt,desc" doc:"A field, and asc or desc: createdAt, updatedAt, firstName, lastName, dateOfBirth, status or caste."`
+	Page int    `query:"page" minimum:"0" maximum:"1000000" default:"0" doc:"Counts from 0."`
+	Size int    `query:"size" minimum:"1" maximum:"100" default:"20"`
 
 	order Order
 }
@@ -244,6 +249,11 @@ func (in *searchInput) Resolve(huma.Context) []error {
 			Detail: fmt.Sprintf("must be one of %s, then ,asc or ,desc", strings.Join(SortFields(), ", "))})
 	}
 	in.order = Order{Field: field, Desc: direction == "desc"}
+	return append(faults, in.check()...)
+}
+
+// check refuses what no row could hold.
+func (in *FilterInput) check() (faults []error) {
 	for _, text := range []struct {
 		field string
 		value *string
@@ -259,7 +269,7 @@ func (in *searchInput) Resolve(huma.Context) []error {
 	return faults
 }
 
-func (in *searchInput) filter(today Date) Filter {
+func (in *FilterInput) filter(today Date) Filter {
 	f := Filter{StudentID: in.StudentID, Mobile: in.Mobile, Status: in.Status, Caste: in.Caste,
 		FirstName: in.FirstName, LastName: in.LastName}
 	if in.MinAge > 0 {
