@@ -37,8 +37,9 @@ type csvReader struct {
 	eof     bool
 	line    int64 // of buf[at]; the first is 1
 
-	text []byte // the cells of the record that is being cut, one after the other
-	ends []int  // where each ends in text
+	text  []byte   // the cells of the record that is being cut, one after the other
+	ends  []int    // where each ends in text
+	cells []string // the last record's
 }
 
 // csvRecord is valid until the next one is read.
@@ -49,7 +50,7 @@ type csvRecord struct {
 	// cells are decoded. A broken record has none.
 	cells []string
 	// broken says what is wrong with the record's form.
-	broken *rowFault
+	broken *RowFault
 	// latin1 says that the record is not UTF-8, and multibyte that it is, with more than ASCII, where the charset is not known.
 	latin1, multibyte bool
 }
@@ -83,7 +84,7 @@ func (r *csvReader) next() (csvRecord, error) {
 				return csvRecord{}, err
 			}
 			continue
-		case n < 0:
+		case n < 0 || n > longestRecord:
 			return r.overlong()
 		case n == 0:
 			return csvRecord{}, io.EOF
@@ -101,7 +102,7 @@ func (r *csvReader) next() (csvRecord, error) {
 
 // cut finds the cells of the record at the start of what is read, and how long the record is with its line end: 0 at the end of the
 // file, below 0 when more has to be read to know.
-func (r *csvReader) cut() (n int, broken *rowFault) {
+func (r *csvReader) cut() (n int, broken *RowFault) {
 	w, i := r.buf[r.at:r.end], 0
 	r.text, r.ends = r.text[:0], r.ends[:0]
 	if len(w) == 0 {
@@ -113,7 +114,10 @@ func (r *csvReader) cut() (n int, broken *rowFault) {
 				if !r.eof {
 					return -1, nil
 				}
-				return lineLength(w), &rowFault{Code: "wrong-format", Detail: "a quote is opened and never closed"}
+				if len(w) > longestRecord { // which is what is said when the end of the file is not in sight
+					return len(w), nil
+				}
+				return lineLength(w), &RowFault{Code: "wrong-format", Detail: "a quote is opened and never closed"}
 			}
 		} else {
 			stop := bytes.IndexByte(w[i:], '\n')
@@ -129,7 +133,7 @@ func (r *csvReader) cut() (n int, broken *rowFault) {
 				cell = bytes.TrimSuffix(cell, []byte{'\r'})
 			}
 			if bytes.IndexByte(cell, '"') >= 0 {
-				return i + min(stop+1, len(w)-i), &rowFault{Code: "wrong-format", Detail: "a quote stands in a cell that does not start with one"}
+				return i + min(stop+1, len(w)-i), &RowFault{Code: "wrong-format", Detail: "a quote stands in a cell that does not start with one"}
 			}
 			r.text = append(r.text, cell...)
 			i += len(cell)
@@ -148,9 +152,9 @@ func (r *csvReader) cut() (n int, broken *rowFault) {
 		default:
 			stop := bytes.IndexByte(rest, '\n')
 			if stop < 0 {
-				return r.atEnd(len(w)), &rowFault{Code: "wrong-format", Detail: textAfterQuote}
+				return r.atEnd(len(w)), &RowFault{Code: "wrong-format", Detail: textAfterQuote}
 			}
-			return i + stop + 1, &rowFault{Code: "wrong-format", Detail: textAfterQuote}
+			return i + stop + 1, &RowFault{Code: "wrong-format", Detail: textAfterQuote}
 		}
 	}
 }
@@ -204,7 +208,7 @@ func (r *csvReader) fill() error {
 
 // overlong passes over the first line of a record that does not end within the limit.
 func (r *csvReader) overlong() (csvRecord, error) {
-	record := csvRecord{line: r.line, broken: &rowFault{Code: "too-long", Detail: "a row may have at most 1 MiB; or a quote is not closed"}}
+	record := csvRecord{line: r.line, broken: &RowFault{Code: "too-long", Detail: "a row may have at most 1 MiB; or a quote is not closed"}}
 	r.line++
 	for {
 		if stop := bytes.IndexByte(r.buf[r.at:r.end], '\n'); stop >= 0 {
@@ -237,24 +241,26 @@ func (r *csvReader) decode(record *csvRecord) {
 	if record.broken != nil {
 		return
 	}
+	r.cells = r.cells[:0]
 	if record.latin1 || !ascii && r.charset == latin1Charset {
 		start := 0
 		for _, end := range r.ends {
-			record.cells = append(record.cells, latin1(r.text[start:end]))
+			r.cells = append(r.cells, latin1(r.text[start:end]))
 			start = end
 		}
+		record.cells = r.cells
 		return
 	}
 	if !valid {
-		record.broken = &rowFault{Code: "wrong-encoding", Detail: "is not UTF-8"}
+		record.broken = &RowFault{Code: "wrong-encoding", Detail: "is not UTF-8"}
 		return
 	}
 	all, start := string(r.text), 0
-	record.cells = make([]string, len(r.ends))
-	for i, end := range r.ends {
-		record.cells[i] = all[start:end]
+	for _, end := range r.ends {
+		r.cells = append(r.cells, all[start:end])
 		start = end
 	}
+	record.cells = r.cells
 }
 
 func latin1(text []byte) string {

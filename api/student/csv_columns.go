@@ -10,8 +10,8 @@ import (
 	"github.com/school-sms/sms/api/server"
 )
 
-// rowFault is one thing wrong with a line. Its detail never repeats a value of the file.
-type rowFault struct {
+// RowFault is one thing wrong with a line. Its detail never repeats a value of the file.
+type RowFault struct {
 	Column string `json:"column" doc:"A field of a student; empty for the whole row."`
 	Code   string `json:"code" doc:"For programs."`
 	Detail string `json:"detail" doc:"For people."`
@@ -29,7 +29,7 @@ type csvColumn struct {
 var csvColumns = []csvColumn{
 	{"firstName", "first_name", false, func(in *Input, s string) { in.FirstName = s }, func(d *Details) string { return d.FirstName }},
 	{"lastName", "last_name", false, func(in *Input, s string) { in.LastName = s }, func(d *Details) string { return d.LastName }},
-	{"dateOfBirth", "date_of_birth", false, func(in *Input, s string) { in.DateOfBirth = s }, func(d *Details) string { return sqlDate(d.DateOfBirth) }},
+	{"dateOfBirth", "date_of_birth", false, func(in *Input, s string) { in.DateOfBirth = s }, func(d *Details) string { return d.DateOfBirth.String() }},
 	{"address.street", "street", false, func(in *Input, s string) { in.Address.Street = s }, func(d *Details) string { return d.Street }},
 	{"address.city", "city", false, func(in *Input, s string) { in.Address.City = s }, func(d *Details) string { return d.City }},
 	{"address.state", "state", false, func(in *Input, s string) { in.Address.State = s }, func(d *Details) string { return d.State }},
@@ -123,12 +123,6 @@ func findComma(header []byte) byte {
 		}
 	}
 	return best
-}
-
-// sqlDate is a date that PostgreSQL reads. It has no year 0, in which nobody was born either.
-func sqlDate(d Date) string {
-	d.Year = max(d.Year, 1)
-	return d.String()
 }
 
 // openCSV reads the header of a file. A file without one, or without a row, has faults.

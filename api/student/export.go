@@ -24,7 +24,7 @@ type exportOutput struct{ Body func(huma.Context) }
 // exportedAtOnce is how many students are in memory.
 const exportedAtOnce = 1000
 
-// export reads all batches in one snapshot: each batch is a short statement, and together they are what was there at one moment.
+// export reads all batches in one snapshot: each is a short statement, and together they are what was there at one moment.
 func (c *CSV) export(ctx context.Context, in *exportInput) (*exportOutput, error) {
 	select {
 	case c.exports <- struct{}{}:
@@ -32,47 +32,60 @@ func (c *CSV) export(ctx context.Context, in *exportInput) (*exportOutput, error
 		return nil, server.Unavailable("as many exports run as may at once, try again", nil)
 	}
 	tx, err := c.store.db.Reader(ctx).BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
-	if err != nil {
+	end := func() {
+		if tx != nil {
+			_ = tx.Rollback(context.WithoutCancel(ctx))
+		}
 		<-c.exports
-		return nil, fmt.Errorf("export students: %w", err)
 	}
 	today := DateOf(c.now().In(c.school().Zone))
+	batch := batches(ctx, tx, in.filter(today))
+	var first []Record
+	if err == nil {
+		first, err = batch("")
+	}
+	if err != nil {
+		end()
+		return nil, fmt.Errorf("export students: %w", err)
+	}
 	send := c.attachment("students-"+today.String()+".csv", func(w *bufio.Writer) error {
-		return exportTo(ctx, tx, in.filter(today), today, csv.NewWriter(w))
+		return exportTo(csv.NewWriter(w), today, first, batch)
 	})
 	return &exportOutput{Body: func(hc huma.Context) {
-		defer func() {
-			_ = tx.Rollback(context.WithoutCancel(ctx))
-			<-c.exports
-		}()
+		defer end()
 		send(hc)
 	}}, nil
 }
 
-func exportTo(ctx context.Context, tx pgx.Tx, f Filter, today Date, out *csv.Writer) error {
+// batches reads students in the order of their ids, those that come after one.
+func batches(ctx context.Context, tx pgx.Tx, f Filter) func(after string) ([]Record, error) {
+	where, args := f.where()
+	sql := fmt.Sprintf("select %s from student where %s and student_id > $%d order by student_id limit %d", recordColumns, where, len(args)+1, exportedAtOnce)
+	args = append([]any{pgx.QueryExecModeCacheDescribe}, args...)
+	return func(after string) ([]Record, error) {
+		rows, _ := tx.Query(ctx, sql, append(args, after)...)
+		return pgx.CollectRows(rows, pgx.RowToStructByName[Record])
+	}
+}
+
+func exportTo(out *csv.Writer, today Date, found []Record, batch func(string) ([]Record, error)) error {
 	out.UseCRLF = true
 	header := []string{"studentId"}
 	for _, column := range csvColumns {
 		header = append(header, column.name)
 	}
 	_ = out.Write(append(header, "status", "age", "createdAt", "createdBy", "updatedAt", "updatedBy", "version")) // it keeps its error
-
-	where, args := f.where()
-	sql := fmt.Sprintf("select %s from student where %s and student_id > $%d order by student_id limit %d", recordColumns, where, len(args)+1, exportedAtOnce)
-	args = append([]any{pgx.QueryExecModeCacheDescribe}, append(args, "")...)
 	for {
-		rows, _ := tx.Query(ctx, sql, args...)
-		found, err := pgx.CollectRows(rows, pgx.RowToStructByName[Record])
-		if err != nil {
-			return fmt.Errorf("export students: %w", err)
-		}
 		for _, r := range found {
 			_ = out.Write(exported(r, today))
 		}
 		if out.Flush(); out.Error() != nil || len(found) < exportedAtOnce {
 			return out.Error()
 		}
-		args[len(args)-1] = found[len(found)-1].StudentID
+		var err error
+		if found, err = batch(found[len(found)-1].StudentID); err != nil {
+			return fmt.Errorf("export students: %w", err)
+		}
 	}
 }
 

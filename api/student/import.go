@@ -111,7 +111,7 @@ type ImportReport struct {
 // ImportError is one thing wrong with a line of the file.
 type ImportError struct {
 	Line int64 `json:"line" doc:"The line of the file on which the row starts; the header's is 1. 0 is the whole file."`
-	rowFault
+	RowFault
 }
 
 // Imports lists imports, the newest first.

@@ -24,7 +24,7 @@ const applyTries = 10
 // however often it is tried.
 func (c *CSV) apply(ctx context.Context, importID string, phase func(ImportPhase)) error {
 	// Without it the planner guesses what a table holds that was empty a moment ago.
-	if _, err := c.store.db.Exec(ctx, "analyze student_import_row (import_id, line, student_id, mobile)"); err != nil {
+	if _, err := c.store.db.Exec(ctx, "analyze (skip_locked) student_import_row (import_id, line, student_id, mobile)"); err != nil {
 		return fmt.Errorf("analyze staged rows: %w", err)
 	}
 	var err error
@@ -102,10 +102,10 @@ func (a *application) exec(ctx context.Context, what, sql string) error {
 // plan finds out what the import would do, and keeps the faults.
 func (a *application) plan(ctx context.Context) error {
 	h, _ := readHeader(a.job.Header)
-	absent := []rowFault{}
+	absent := []RowFault{}
 	for i, column := range csvColumns {
 		if !column.optional && !h.has(i) {
-			absent = append(absent, rowFault{column.name, "required", "the file has no such column, and a new student needs it"})
+			absent = append(absent, RowFault{column.name, "required", "the file has no such column, and a new student needs it"})
 		}
 	}
 	encoded, err := json.Marshal(absent)
@@ -154,7 +154,7 @@ func (a *application) decide(ctx context.Context) (ImportState, error) {
 	if job.Deactivated*100 <= active*a.cfg.MaxDeactivationPercent {
 		return state, nil
 	}
-	return Rejected, faultOfAll(ctx, a.tx, job.ImportID, rowFault{"status", "too-many-deactivations", fmt.Sprintf(
+	return Rejected, faultOfAll(ctx, a.tx, job.ImportID, RowFault{"status", "too-many-deactivations", fmt.Sprintf(
 		"%d of %d active students would be deactivated, and without confirm=true that may be %d %% at most",
 		job.Deactivated, active, a.cfg.MaxDeactivationPercent)})
 }

@@ -71,16 +71,23 @@ func (c *CSV) Stop(ctx context.Context) error {
 	}
 }
 
-// lookAfter ends uploads that broke off, takes over imports that were left, and sweeps.
+// lookAfter ends imports that will not end by themselves, takes over imports that were left, and sweeps.
 func (c *CSV) lookAfter(ctx context.Context) error {
-	rows, _ := c.store.db.Query(ctx, abandonedUploads)
-	abandoned, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	rows, _ := c.store.db.Query(ctx, hopelessImports, mostAttempts)
+	hopeless, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+		ImportID string
+		Phase    ImportPhase
+	}])
 	if err != nil {
-		return fmt.Errorf("look for uploads that broke off: %w", err)
+		return fmt.Errorf("look for imports that will not end: %w", err)
 	}
-	for _, importID := range abandoned {
-		if err := c.fail(ctx, importID, uploadIncomplete); err != nil {
-			return err
+	for _, row := range hopeless {
+		why := internalFault
+		if row.Phase == Uploading {
+			why = uploadIncomplete
+		}
+		if err := c.fail(ctx, row.ImportID, why); err != nil {
+			return fmt.Errorf("end an import: %w", err)
 		}
 	}
 	for {
@@ -120,8 +127,8 @@ func (c *CSV) start(importID string) <-chan struct{} {
 	return done
 }
 
-// mostAttempts is how often an import is taken up before it is given up: it may be what ends the processes that try.
-const mostAttempts = 5
+// mostAttempts is how often an import is taken up before it is given up.
+const mostAttempts = 10
 
 // decide applies an import that this process holds. An import that could not be decided for now keeps running, and is taken up again.
 func (c *CSV) decide(importID string) {
@@ -168,11 +175,11 @@ func (c *CSV) giveUp(ctx context.Context, importID string, cause error) {
 	row, err := readImport(ctx, c.store.db, importID)
 	switch {
 	case errors.Is(cause, errStagedRowsLost):
-		why = rowFault{Code: "upload-lost", Detail: "the database lost rows of the file; nothing was written: send it again"}
+		why = RowFault{Code: "upload-lost", Detail: "the database lost rows of the file; nothing was written: send it again"}
 	case err != nil || postgres.Unavailable(cause) && row.Attempts < mostAttempts:
 		return
 	case writtenMeanwhile(cause):
-		why = rowFault{Code: "conflict", Detail: "others kept writing the same students; nothing was written: send the file again"}
+		why = RowFault{Code: "conflict", Detail: "others kept writing the same students; nothing was written: send the file again"}
 	}
 	if err := c.fail(ctx, importID, why); err != nil {
 		c.log.Error("cannot note that an import failed", "import.id", importID, "error", err.Error())
@@ -180,12 +187,12 @@ func (c *CSV) giveUp(ctx context.Context, importID string, cause error) {
 }
 
 var (
-	uploadIncomplete = rowFault{Code: "upload-incomplete", Detail: "the file did not come to its end; nothing was written: send it again"}
-	internalFault    = rowFault{Code: "internal-error", Detail: "the import could not be carried out; nothing was written"}
+	uploadIncomplete = RowFault{Code: "upload-incomplete", Detail: "the file did not come to its end; nothing was written: send it again"}
+	internalFault    = RowFault{Code: "internal-error", Detail: "the import could not be carried out; nothing was written"}
 )
 
 // fail ends a running import for a reason, and removes its rows.
-func (c *CSV) fail(ctx context.Context, importID string, why rowFault) error {
+func (c *CSV) fail(ctx context.Context, importID string, why RowFault) error {
 	return pgx.BeginFunc(ctx, c.store.db, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, failImport, importID)
 		if err != nil || tag.RowsAffected() == 0 {

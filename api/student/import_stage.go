@@ -32,16 +32,18 @@ type stager struct {
 	chunk  *chunk
 	full   chan *chunk // to the database
 	empty  chan *chunk // and back
-	faults []rowFault
+	faults []RowFault
 	bad    []bool // by csvColumns
 }
 
 // chunk is rows on their way to the database, in the text format of COPY.
 type chunk struct{ rows, faults []byte }
 
+func newChunk() *chunk { return &chunk{rows: make([]byte, 0, chunkBytes+chunkBytes/4)} }
+
 // chunkBytes is how much is sent at once, and with chunks how much of a file is in memory.
 const (
-	chunkBytes = 256 << 10
+	chunkBytes = 128 << 10
 	chunks     = 3
 )
 
@@ -55,9 +57,9 @@ var everyAge = AgeLimits{Min: math.MinInt, Max: math.MaxInt}
 
 func newStager(db *postgres.DB, importID string, h csvHeader) *stager {
 	s := &stager{db: db, importID: importID, header: h, rules: Rules{Ages: everyAge}, bad: make([]bool, len(csvColumns)),
-		full: make(chan *chunk, chunks), empty: make(chan *chunk, chunks), chunk: new(chunk)}
+		full: make(chan *chunk, chunks), empty: make(chan *chunk, chunks), chunk: newChunk()}
 	for range chunks - 1 {
-		s.empty <- new(chunk)
+		s.empty <- newChunk()
 	}
 	return s
 }
@@ -144,7 +146,7 @@ func (s *stager) add(record csvRecord) {
 	case record.broken != nil:
 		s.faults = append(s.faults, *record.broken)
 	case n != len(s.header.columns):
-		s.faults = append(s.faults, rowFault{Code: "wrong-format", Detail: fmt.Sprintf("has %d cells, and the header %d", n, len(s.header.columns))})
+		s.faults = append(s.faults, RowFault{Code: "wrong-format", Detail: fmt.Sprintf("has %d cells, and the header %d", n, len(s.header.columns))})
 	default:
 		s.addRow(record)
 		if len(s.faults) > 0 {
@@ -177,7 +179,7 @@ func (s *stager) addRow(record csvRecord) {
 	for i, cell := range record.cells {
 		column := s.header.columns[i]
 		if len(cell) > longestCell {
-			s.faults = append(s.faults, rowFault{Column: s.header.names[i], Code: "too-long", Detail: "a cell may have at most 64 KiB"})
+			s.faults = append(s.faults, RowFault{Column: s.header.names[i], Code: "too-long", Detail: "a cell may have at most 64 KiB"})
 			cell = ""
 		}
 		cell = unguardFormula(cell)
@@ -195,17 +197,20 @@ func (s *stager) addRow(record csvRecord) {
 		}
 	}
 	details, faults := s.rules.Check(in)
+	if born, err := ParseDate(in.DateOfBirth); err == nil && born.Year < 1 { // which PostgreSQL does not count
+		faults = append(faults, server.Fault{Field: "dateOfBirth", Code: "out-of-range", Detail: "must be in our era"})
+	}
 	if aadhaar != "" {
 		details.AadhaarNumber = aadhaar
 	}
 	s.judge(faults)
 	if id == "" && !s.header.has(mobileColumn) {
-		s.faults = append(s.faults, rowFault{"studentId", "required", "must not be empty where there is no column mobile"})
+		s.faults = append(s.faults, RowFault{"studentId", "required", "must not be empty where there is no column mobile"})
 	} else if id != "" && !validID.MatchString(id) {
 		id = nobody
 	}
 	if status != "" && status != string(Active) && status != string(Inactive) {
-		s.faults, status = append(s.faults, rowFault{"status", "not-allowed", "must be ACTIVE or INACTIVE"}), ""
+		s.faults, status = append(s.faults, RowFault{"status", "not-allowed", "must be ACTIVE or INACTIVE"}), ""
 	}
 	s.addStaged(record, id, &details, status)
 }
@@ -219,7 +224,7 @@ func (s *stager) judge(faults []server.Fault) {
 	for _, f := range faults {
 		if column := columnsByName[strings.ToLower(f.Field)]; s.header.has(column) {
 			s.bad[column] = true
-			s.faults = append(s.faults, rowFault{Column: f.Field, Code: f.Code, Detail: f.Detail})
+			s.faults = append(s.faults, RowFault{Column: f.Field, Code: f.Code, Detail: f.Detail})
 		}
 	}
 }

@@ -121,9 +121,11 @@ where import_id = (
 )
 returning import_id::text`
 
-// abandonedUploads are imports whose file will not come to its end.
-const abandonedUploads = `
-select import_id::text from student_import where state = 'RUNNING' and phase = 'UPLOADING' and lease_until < now()`
+// hopelessImports are those whose file will not come to its end, and those that were taken up too often: they may be what ends the
+// processes that try.
+const hopelessImports = `
+select import_id::text, phase from student_import
+where state = 'RUNNING' and lease_until < now() and (phase = 'UPLOADING' or attempts >= $1)`
 
 const failImport = `
 update student_import set state = 'FAILED', phase = 'DONE', finished_at = clock_timestamp(),
@@ -138,9 +140,9 @@ var sweep = []string{
 }
 
 // faultOfAll notes what is wrong with a whole import.
-func faultOfAll(ctx context.Context, db querier, importID string, fault rowFault) error {
+func faultOfAll(ctx context.Context, db querier, importID string, fault RowFault) error {
 	_, err := db.Exec(ctx, `insert into student_import_fault (import_id, line, cells, faults) values ($1, 0, '[]', $2)
-		on conflict (import_id, line) do nothing`, importID, []rowFault{fault})
+		on conflict (import_id, line) do nothing`, importID, []RowFault{fault})
 	if err != nil {
 		return fmt.Errorf("note why an import ends: %w", err)
 	}
@@ -151,7 +153,7 @@ func faultOfAll(ctx context.Context, db querier, importID string, fault rowFault
 type faultyLine struct {
 	Line   int64      `db:"line"`
 	Cells  []string   `db:"cells"`
-	Faults []rowFault `db:"faults"`
+	Faults []RowFault `db:"faults"`
 }
 
 // faultsAtOnce is how many faulty lines are in memory.

@@ -1,11 +1,13 @@
 package student
 
 import (
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +43,9 @@ func newCSVFixture(t *testing.T, change func(*CSVConfig)) csvFixture {
 	return f
 }
 
-func noon() time.Time { return time.Date(today.Year, today.Month, today.Day, 12, 0, 0, 0, DefaultSchool().Zone) }
+func noon() time.Time {
+	return time.Date(today.Year, today.Month, today.Day, 12, 0, 0, 0, DefaultSchool().Zone)
+}
 
 // importCSV sends a file and reads the report.
 func (f csvFixture) importCSV(t *testing.T, query, file string) ImportReport {
@@ -68,6 +72,12 @@ func (r ImportReport) summary() string {
 	for _, e := range r.Errors {
 		errs = append(errs, fmt.Sprintf("%d %s %s", e.Line, e.Column, e.Code))
 	}
+	slices.SortFunc(errs, func(a, b string) int { // by line; within one, in any order
+		var m, n int
+		_, _ = fmt.Sscan(a, &m)
+		_, _ = fmt.Sscan(b, &n)
+		return cmp.Or(m-n, strings.Compare(a, b))
+	})
 	return fmt.Sprintf("%s read %d created %d updated %d unchanged %d rejected %d deactivated %d: %s", r.State, r.RowsRead, r.RowsCreated,
 		r.RowsUpdated, r.RowsUnchanged, r.RowsRejected, r.Deactivated, strings.Join(errs, ", "))
 }
