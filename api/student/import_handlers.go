@@ -265,7 +265,7 @@ func (l faultyLine) errors() string {
 	words := make([]string, len(l.Faults))
 	for i, fault := range l.Faults {
 		if words[i] = fault.Detail; fault.Column != "" {
-			words[i] = fault.Column + " " + fault.Detail
+			words[i] = fault.Column + ": " + fault.Detail
 		}
 	}
 	return fmt.Sprintf("line %d: %s", l.Line, strings.Join(words, "; "))
