@@ -61,7 +61,7 @@ func Register[I, O any](s *Server, op Operation, handler func(context.Context, *
 	}
 	if op.MaxBodyBytes > 0 {
 		s.bodyLimits[op.Method+" "+strings.NewReplacer("{", ":", "}", "").Replace(op.Path)] = op.MaxBodyBytes
-		description += fmt.Sprintf(" The body may have %d bytes.", op.MaxBodyBytes)
+		description += fmt.Sprintf(" The body may have at most %d bytes.", op.MaxBodyBytes)
 	}
 	huma.Register(s.API, huma.Operation{
 		OperationID: op.ID, Method: op.Method, Path: op.Path, Summary: op.Summary, Description: description,

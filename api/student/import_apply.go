@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,16 +21,16 @@ const applyTries = 10
 
 // apply decides an import whose file is staged, and writes it. It is one transaction, which ends with the import, so that it happens once
 // however often it is tried.
-func (c *CSV) apply(ctx context.Context, importID string, phase func(ImportPhase)) error {
+func (c *CSV) apply(ctx context.Context, importID string, at *progress) error {
 	// Without it the planner guesses what a table holds that was empty a moment ago.
 	if _, err := c.store.db.Exec(ctx, "analyze (skip_locked) student_import_row (import_id, line, student_id, mobile)"); err != nil {
 		return fmt.Errorf("analyze staged rows: %w", err)
 	}
 	var err error
 	for range applyTries {
-		phase(Checking)
+		at.phase.Store(Checking)
 		err = pgx.BeginFunc(ctx, c.store.db, func(tx pgx.Tx) error {
-			return (&application{CSV: c, tx: tx, phase: phase}).run(ctx, importID)
+			return (&application{CSV: c, tx: tx, progress: at}).run(ctx, importID)
 		})
 		if !writtenMeanwhile(err) {
 			break
@@ -53,17 +52,17 @@ var errStagedRowsLost = errors.New("staged rows are lost")
 // application is the transaction that decides one import.
 type application struct {
 	*CSV
-	tx    pgx.Tx
-	phase func(ImportPhase)
-	job   importRow
-	args  pgx.NamedArgs
+	*progress
+	tx   pgx.Tx
+	job  importRow
+	args pgx.NamedArgs
 }
 
 func (a *application) run(ctx context.Context, importID string) error {
-	timeout := strconv.FormatInt(a.cfg.StatementTimeout.Milliseconds(), 10)
-	const local = `select set_config('statement_timeout', $1, true), set_config('lock_timeout', $1, true),
-		set_config('client_connection_check_interval', '1s', true), set_config('work_mem', '64MB', true)`
-	if _, err := a.tx.Exec(ctx, local, timeout); err != nil { // the interval: a process that was killed must not hold its locks for long
+	if err := a.takeTime(ctx, a.tx); err != nil {
+		return fmt.Errorf("prepare to import: %w", err)
+	}
+	if _, err := a.tx.Exec(ctx, "set local work_mem = '64MB'"); err != nil {
 		return fmt.Errorf("prepare to import: %w", err)
 	}
 	if _, err := a.tx.Exec(ctx, "select pg_advisory_xact_lock($1)", int64(applying)); err != nil {
@@ -81,7 +80,7 @@ func (a *application) run(ctx context.Context, importID string) error {
 		return err
 	}
 	if state == Succeeded && !a.job.DryRun {
-		a.phase(Writing)
+		a.phase.Store(Writing)
 		if err := a.write(ctx); err != nil {
 			return err
 		}

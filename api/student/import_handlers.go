@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -137,12 +138,14 @@ func (c *CSV) create(ctx context.Context, in *importInput) (*importOutput, error
 func (c *CSV) upload(ctx context.Context, importID string, h csvHeader, r *csvReader, first csvRecord) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stage := newStager(c.store.db, importID, h)
-	release := c.hold(ctx, importID, func() ImportPhase { return Uploading }, stage.read.Load, func() { cancel(errImportLost) })
+	var at progress
+	at.phase.Store(Uploading)
+	stage := newStager(c.store.db, importID, h, &at.rows)
+	release := c.hold(ctx, importID, &at, func() { cancel(errImportLost) })
 	err := stage.run(ctx, r, first)
 	release()
 	if err == nil {
-		tag, failed := c.store.db.Exec(ctx, endUpload, importID, stage.read.Load(), stage.staged, stage.utf8, c.cfg.Lease)
+		tag, failed := c.store.db.Exec(ctx, endUpload, importID, at.rows.Load(), stage.staged, stage.utf8, c.cfg.Lease)
 		if err = failed; err == nil && tag.RowsAffected() == 0 {
 			err = errImportLost
 		}
@@ -200,17 +203,17 @@ func (c *CSV) report(ctx context.Context, row importRow, status int) func(huma.C
 		_, _ = w.Write(document[:len(document)-1]) // a bufio.Writer keeps its error for Flush
 		_, _ = w.WriteString(`,"errors":[`)
 		comma := ""
-		err = eachFaultyLine(ctx, c.store.db, row.ImportID, -1, func(lines []faultyLine) error {
-			for _, line := range lines {
-				for _, fault := range line.Faults {
-					encoded, err := json.Marshal(ImportError{line.Line, fault})
-					if err != nil {
-						return fmt.Errorf("encode an error: %w", err)
-					}
-					_, _ = w.WriteString(comma)
-					_, _ = w.Write(encoded)
-					comma = ","
+		err = eachFaultyLine(ctx, c.store.db, readFaults, row.ImportID, -1, func(line faultyLine) error {
+			for _, fault := range line.Faults {
+				encoded, err := json.Marshal(ImportError{line.Line, fault})
+				if err != nil {
+					return fmt.Errorf("encode an error: %w", err)
 				}
+				_, _ = w.WriteString(comma)
+				if _, err := w.Write(encoded); err != nil {
+					return err
+				}
+				comma = ","
 			}
 			return nil
 		})
@@ -230,13 +233,11 @@ func (c *CSV) rejected(ctx context.Context, in *OneImportInput) (*streamOutput, 
 		out := csv.NewWriter(w)
 		out.Comma, out.UseCRLF = rune(row.Separator[0]), true
 		_ = out.Write(append(withoutErrors(row.Header, row.Header), errorsColumn)) // a csv.Writer keeps its error
-		return eachFaultyLine(ctx, c.store.db, row.ImportID, 0, func(lines []faultyLine) error {
-			for _, line := range lines {
-				_ = out.Write(append(line.row(row.Header), line.errors()))
-			}
-			out.Flush()
-			return out.Error()
+		err := eachFaultyLine(ctx, c.store.db, readFaultyRows, row.ImportID, 0, func(line faultyLine) error {
+			return out.Write(append(line.row(row.Header), line.errors()))
 		})
+		out.Flush()
+		return errors.Join(err, out.Error())
 	})}, nil
 }
 

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/school-sms/sms/internal/postgres"
 )
@@ -104,17 +107,25 @@ func (c *CSV) lookAfter(ctx context.Context) error {
 }
 
 func (c *CSV) sweep(ctx context.Context) error {
-	return pgx.BeginFunc(ctx, c.store.db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "select set_config('statement_timeout', $1::text, true)", fmt.Sprint(c.cfg.StatementTimeout.Milliseconds())); err != nil {
-			return fmt.Errorf("sweep imports: %w", err)
+	err := pgx.BeginFunc(ctx, c.store.db, func(tx pgx.Tx) error {
+		if err := c.takeTime(ctx, tx); err != nil {
+			return err
 		}
-		for _, statement := range sweep {
-			if _, err := tx.Exec(ctx, statement, c.cfg.Keep); err != nil {
-				return fmt.Errorf("sweep imports: %w", err)
-			}
-		}
-		return nil
+		_, err := tx.Exec(ctx, sweepImports, c.cfg.Keep)
+		return err
 	})
+	if err != nil {
+		return fmt.Errorf("sweep imports: %w", err)
+	}
+	return nil
+}
+
+// takeTime allows the statements of a transaction as long as an import may take, and has them end with the process that sent them:
+// one that was killed must not hold its locks for long.
+func (c *CSV) takeTime(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `select set_config('statement_timeout', $1, true), set_config('lock_timeout', $1, true),
+		set_config('client_connection_check_interval', '1s', true)`, strconv.FormatInt(c.cfg.StatementTimeout.Milliseconds(), 10))
+	return err
 }
 
 // start decides a staged import in the background. What is returned is closed when this process is done with it.
@@ -133,19 +144,11 @@ const mostAttempts = 10
 // decide applies an import that this process holds. An import that could not be decided for now keeps running, and is taken up again.
 func (c *CSV) decide(importID string) {
 	ctx := c.background
-	var mu sync.Mutex
-	phase := Checking
-	released := c.hold(ctx, importID, func() ImportPhase {
-		mu.Lock()
-		defer mu.Unlock()
-		return phase
-	}, nil, nil)
-	err := c.inTurn(ctx, importID, func(p ImportPhase) {
-		mu.Lock()
-		defer mu.Unlock()
-		phase = p
-	})
-	released()
+	var at progress
+	at.phase.Store(Checking)
+	release := c.hold(ctx, importID, &at, nil)
+	err := c.inTurn(ctx, importID, &at)
+	release()
 	switch {
 	case err == nil:
 		if _, err := c.store.db.Exec(ctx, `delete from student_import_row where import_id = $1`, importID); err != nil && ctx.Err() == nil {
@@ -159,11 +162,11 @@ func (c *CSV) decide(importID string) {
 	}
 }
 
-func (c *CSV) inTurn(ctx context.Context, importID string, phase func(ImportPhase)) error {
+func (c *CSV) inTurn(ctx context.Context, importID string, at *progress) error {
 	select {
 	case c.one <- struct{}{}:
 		defer func() { <-c.one }()
-		return c.apply(ctx, importID, phase)
+		return c.apply(ctx, importID, at)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -176,7 +179,7 @@ func (c *CSV) giveUp(ctx context.Context, importID string, cause error) {
 	switch {
 	case errors.Is(cause, errStagedRowsLost):
 		why = RowFault{Code: "upload-lost", Detail: "the database lost rows of the file; nothing was written: send it again"}
-	case err != nil || postgres.Unavailable(cause) && row.Attempts < mostAttempts:
+	case err != nil || postgres.Unavailable(cause) && !tookTooLong(cause) && row.Attempts < mostAttempts:
 		return
 	case writtenMeanwhile(cause):
 		why = RowFault{Code: "conflict", Detail: "others kept writing the same students; nothing was written: send the file again"}
@@ -184,6 +187,13 @@ func (c *CSV) giveUp(ctx context.Context, importID string, cause error) {
 	if err := c.fail(ctx, importID, why); err != nil {
 		c.log.Error("cannot note that an import failed", "import.id", importID, "error", err.Error())
 	}
+}
+
+// tookTooLong says whether a statement was ended by its timeout.
+func tookTooLong(err error) bool {
+	const queryCanceled = "57014"
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == queryCanceled
 }
 
 var (
@@ -216,9 +226,15 @@ func (c *CSV) release(importID string) {
 	}
 }
 
-// hold renews the lease of an import, and notes where it stands, until what is returned is called. lost, when set, is called when the
-// import has been ended by somebody else.
-func (c *CSV) hold(ctx context.Context, importID string, phase func() ImportPhase, rows func() int64, lost func()) (release func()) {
+// progress is where an import stands.
+type progress struct {
+	phase atomic.Value // ImportPhase
+	rows  atomic.Int64 // that have come
+}
+
+// hold renews the lease of an import, and notes where it stands, until what is returned is called. lost, when set, is called when
+// somebody else has ended the import.
+func (c *CSV) hold(ctx context.Context, importID string, at *progress, lost func()) (release func()) {
 	stop := make(chan struct{})
 	var holding sync.WaitGroup
 	holding.Go(func() {
@@ -232,12 +248,7 @@ func (c *CSV) hold(ctx context.Context, importID string, phase func() ImportPhas
 			case <-ctx.Done():
 				return
 			}
-			var read *int64
-			if rows != nil {
-				n := rows()
-				read = &n
-			}
-			tag, err := c.store.db.Exec(ctx, keepImport, importID, c.cfg.Lease, phase(), read)
+			tag, err := c.store.db.Exec(ctx, keepImport, importID, c.cfg.Lease, at.phase.Load(), at.rows.Load())
 			if err == nil && tag.RowsAffected() == 0 && lost != nil {
 				lost()
 				return

@@ -25,15 +25,19 @@ type stager struct {
 	header   csvHeader
 	rules    Rules
 
-	read   atomic.Int64 // rows
-	staged int64        // rows of student_import_row
+	read   *atomic.Int64 // rows
+	staged int64         // rows of student_import_row
 	utf8   bool
 
-	chunk  *chunk
-	full   chan *chunk // to the database
-	empty  chan *chunk // and back
-	faults []RowFault
-	bad    []bool // by csvColumns
+	chunk *chunk
+	full  chan *chunk // to the database
+	empty chan *chunk // and back
+
+	// of the row that is being checked
+	in      Input
+	details Details
+	faults  []RowFault
+	bad     []bool // by csvColumns
 }
 
 // chunk is rows on their way to the database, in the text format of COPY.
@@ -55,8 +59,8 @@ func (e bodyError) Unwrap() error { return e.error }
 // everyAge leaves ages to the end of the upload, when it is known which students there are.
 var everyAge = AgeLimits{Min: math.MinInt, Max: math.MaxInt}
 
-func newStager(db *postgres.DB, importID string, h csvHeader) *stager {
-	s := &stager{db: db, importID: importID, header: h, rules: Rules{Ages: everyAge}, bad: make([]bool, len(csvColumns)),
+func newStager(db *postgres.DB, importID string, h csvHeader, read *atomic.Int64) *stager {
+	s := &stager{db: db, importID: importID, header: h, read: read, rules: Rules{Ages: everyAge}, bad: make([]bool, len(csvColumns)),
 		full: make(chan *chunk, chunks), empty: make(chan *chunk, chunks), chunk: newChunk()}
 	for range chunks - 1 {
 		s.empty <- newChunk()
@@ -174,7 +178,7 @@ func hasText(cells []string) bool {
 
 // addRow checks the cells of a record that has the header's form.
 func (s *stager) addRow(record csvRecord) {
-	var in Input
+	s.in = Input{}
 	var id, status, aadhaar string
 	for i, cell := range record.cells {
 		column := s.header.columns[i]
@@ -193,15 +197,16 @@ func (s *stager) addRow(record csvRecord) {
 			if csvColumns[column].name == "aadhaarNumber" && isMask(strings.TrimSpace(cell)) {
 				aadhaar, cell = strings.TrimSpace(cell), ""
 			}
-			csvColumns[column].set(&in, cell)
+			csvColumns[column].set(&s.in, cell)
 		}
 	}
-	details, faults := s.rules.Check(in)
-	if born, err := ParseDate(in.DateOfBirth); err == nil && born.Year < 1 { // which PostgreSQL does not count
+	var faults []server.Fault
+	s.details, faults = s.rules.Check(s.in)
+	if born, err := ParseDate(s.in.DateOfBirth); err == nil && born.Year < 1 { // which PostgreSQL does not count
 		faults = append(faults, server.Fault{Field: "dateOfBirth", Code: "out-of-range", Detail: "must be in our era"})
 	}
 	if aadhaar != "" {
-		details.AadhaarNumber = aadhaar
+		s.details.AadhaarNumber = aadhaar
 	}
 	s.judge(faults)
 	if id == "" && !s.header.has(mobileColumn) {
@@ -212,7 +217,7 @@ func (s *stager) addRow(record csvRecord) {
 	if status != "" && status != string(Active) && status != string(Inactive) {
 		s.faults, status = append(s.faults, RowFault{"status", "not-allowed", "must be ACTIVE or INACTIVE"}), ""
 	}
-	s.addStaged(record, id, &details, status)
+	s.addStaged(record, id, status)
 }
 
 // nobody is a student id that there cannot be.
@@ -229,7 +234,7 @@ func (s *stager) judge(faults []server.Fault) {
 	}
 }
 
-func (s *stager) addStaged(record csvRecord, id string, d *Details, status string) {
+func (s *stager) addStaged(record csvRecord, id, status string) {
 	s.staged++
 	b := append(s.chunk.rows, s.importID...)
 	b = append(b, '\t')
@@ -238,7 +243,7 @@ func (s *stager) addStaged(record csvRecord, id string, d *Details, status strin
 	b = appendBool(b, record.latin1)
 	b = appendText(b, id, id == "")
 	for i, c := range csvColumns {
-		b = appendText(b, c.get(d), s.bad[i] || !s.header.has(i))
+		b = appendText(b, c.get(&s.details), s.bad[i] || !s.header.has(i))
 	}
 	b = appendText(b, status, status == "")
 	s.chunk.rows = append(b, '\n')

@@ -102,7 +102,7 @@ returning import_id::text`
 
 // keepImport renews the lease of an import that still runs, and says where it stands.
 const keepImport = `
-update student_import set lease_until = now() + $2::interval, phase = $3, rows_read = coalesce($4, rows_read) where import_id = $1 and state = 'RUNNING'`
+update student_import set lease_until = now() + $2::interval, phase = $3, rows_read = greatest(rows_read, $4) where import_id = $1 and state = 'RUNNING'`
 
 // endUpload hands a staged file over to be applied.
 const endUpload = `
@@ -132,12 +132,14 @@ update student_import set state = 'FAILED', phase = 'DONE', finished_at = clock_
     rows_rejected = (select count(*) from student_import_fault where import_id = $1 and line > 0)
 where import_id = $1 and state = 'RUNNING'`
 
-// sweep removes the rows of imports that have ended, and what is older than it may be kept.
-var sweep = []string{
-	`delete from student_import_row where import_id = any(array(select import_id from student_import where finished_at < now() - least($1::interval, '0')))`,
-	`delete from student_import_fault where import_id = any(array(select import_id from student_import where finished_at < now() - $1::interval))`,
-	`delete from student_import where finished_at < now() - $1::interval`,
-}
+// sweepImports removes the staged rows of imports that have ended, and what is older than it may be kept.
+const sweepImports = `
+with old as (
+    delete from student_import where finished_at < now() - $1::interval returning import_id
+), faults as (
+    delete from student_import_fault where import_id = any(array(select import_id from old))
+)
+delete from student_import_row where import_id = any(array(select import_id from student_import where finished_at is not null))`
 
 // faultOfAll notes what is wrong with a whole import.
 func faultOfAll(ctx context.Context, db querier, importID string, fault RowFault) error {
@@ -156,20 +158,27 @@ type faultyLine struct {
 	Faults []RowFault `db:"faults"`
 }
 
-// faultsAtOnce is how many faulty lines are in memory.
-const faultsAtOnce = 100
+// readFaults reads the faulty lines after one in their order, and readFaultyRows their cells too. So many are in memory at once.
+const (
+	readFaults = `select line, '[]'::jsonb as cells, faults from student_import_fault where import_id = $1 and line > $2 order by line limit 1000`
 
-// eachFaultyLine visits the faulty lines in their order.
-func eachFaultyLine(ctx context.Context, db querier, importID string, after int64, visit func([]faultyLine) error) error {
+	readFaultyRows = `select line, cells, faults from student_import_fault where import_id = $1 and line > $2 order by line limit 100`
+)
+
+// eachFaultyLine visits the faulty lines after one.
+func eachFaultyLine(ctx context.Context, db querier, sql, importID string, after int64, visit func(faultyLine) error) error {
 	for {
-		rows, _ := db.Query(ctx, `select line, cells, faults from student_import_fault where import_id = $1 and line > $2 order by line limit $3`,
-			importID, after, faultsAtOnce)
+		rows, _ := db.Query(ctx, sql, importID, after)
 		lines, err := pgx.CollectRows(rows, pgx.RowToStructByName[faultyLine])
 		if err != nil {
 			return fmt.Errorf("read the errors of an import: %w", err)
+		} else if len(lines) == 0 {
+			return nil
 		}
-		if err := visit(lines); err != nil || len(lines) < faultsAtOnce {
-			return err
+		for _, line := range lines {
+			if err := visit(line); err != nil {
+				return err
+			}
 		}
 		after = lines[len(lines)-1].Line
 	}
