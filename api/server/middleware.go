@@ -136,12 +136,16 @@ func (s *Server) recover() gin.HandlerFunc {
 // limitBody bounds a body in bytes, and in time between two pieces of it.
 func (s *Server) limitBody() gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if c.Request.ContentLength > s.cfg.MaxBodyBytes {
-			WriteProblem(c, TooLarge(s.cfg.MaxBodyBytes))
+		limit := s.cfg.MaxBodyBytes
+		if own, ok := s.bodyLimits[c.Request.Method+" "+c.FullPath()]; ok {
+			limit = own
+		}
+		if c.Request.ContentLength > limit {
+			WriteProblem(c, TooLarge(limit))
 			return
 		}
 		if c.Request.ContentLength != 0 {
-			limited := http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBodyBytes)
+			limited := http.MaxBytesReader(c.Writer, c.Request.Body, limit)
 			c.Request.Body = &impatientBody{limited, http.NewResponseController(c.Writer), s.cfg.BodyIdleTimeout}
 		}
 	}
