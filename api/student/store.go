@@ -30,8 +30,9 @@ type Author struct{ User, RequestID string }
 
 // Store keeps students in PostgreSQL. Each write is one statement, so that the audit and change rows stand or fall with it.
 type Store struct {
-	db    *postgres.DB
-	reads sync.Map // *pgxpool.Pool → *reads
+	db      *postgres.DB
+	reads   sync.Map // *pgxpool.Pool → *reads
+	numbers sync.Map // series → *numbers
 }
 
 // NewStore keeps students in the database.
@@ -49,18 +50,11 @@ func (r *Record) fields() []any {
 }
 
 const insertStudent = `
-with number as (
-    insert into student_number as n (year, synthetic, last)
-    values (@year::int, @synthetic::boolean, case when @synthetic::boolean then 900000001 else 1 end)
-    on conflict (year, synthetic) do update set last = n.last + 1
-    returning last
-), after as (
+with after as (
     insert into student (student_id, first_name, last_name, date_of_birth, street, city, state, pin_code, country, mobile,
         email, guardian_name, mother_name, caste, moles, aadhaar_number, synthetic, created_by, updated_by)
-    select 'STU-' || @year::int || '-' || lpad(last::text, greatest(5, length(last::text)), '0'),
-        @first_name, @last_name, @date_of_birth, @street, @city, @state, @pin_code, @country, @mobile,
-        @email, @guardian_name, @mother_name, @caste, @moles, @aadhaar_number, @synthetic::boolean, @user, @user
-    from number
+    values (@student_id, @first_name, @last_name, @date_of_birth, @street, @city, @state, @pin_code, @country, @mobile,
+        @email, @guardian_name, @mother_name, @caste, @moles, @aadhaar_number, @synthetic, @user, @user)
     returning ` + recordColumns + `
 ), audit as (
     insert into student_audit (student_id, version, action, changed_by, request_id, after)
@@ -73,8 +67,12 @@ select ` + recordColumns + ` from after`
 
 // Create adds a student registered in the given year and gives it an id. Errors: duplicate-mobile.
 func (s *Store) Create(ctx context.Context, d Details, synthetic bool, year int, by Author) (Record, error) {
+	id, err := s.newID(ctx, series{year, synthetic})
+	if err != nil {
+		return Record{}, err
+	}
 	args := d.args()
-	args["year"], args["synthetic"] = year, synthetic
+	args["student_id"], args["synthetic"] = id, synthetic
 	args["user"], args["request_id"] = by.User, by.RequestID
 	return s.write(ctx, "create a student", insertStudent, args)
 }
