@@ -73,7 +73,11 @@ func TestTextFindsWhatItMeans(t *testing.T) {
 	for range 60 {
 		d := Details{FirstName: word(alphabet, 2, 6), LastName: word(alphabet, 2, 6), GuardianName: word(alphabet, 2, 5) + " " + word(alphabet, 3, 9),
 			MotherName: word(alphabet, 4, 6), Mobile: word(digits, 10, 10), DateOfBirth: Date{2015, 1, 1}}
-		record, err := store.Create(t.Context(), f.db(), d, false, 2026, Author{})
+		id, err := store.NewID(t.Context(), 2026, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record, err := store.Create(t.Context(), f.db(), id, d, false, Author{})
 		if err != nil {
 			t.Fatal(err)
 		}
