@@ -137,9 +137,10 @@ func openCSV(src io.Reader, cs charset) (r *csvReader, h csvHeader, first csvRec
 	if err = r.skipMark(); err != nil {
 		return
 	}
-	line := r.buf[r.at:r.at]
-	for !r.eof && r.end < longestCell {
-		if line = bytes.TrimLeft(r.buf[r.at:r.end], "\r\n"); bytes.IndexByte(line, '\n') >= 0 {
+	var line []byte
+	for {
+		line = bytes.TrimLeft(r.buf[r.at:r.end], "\r\n")
+		if bytes.IndexByte(line, '\n') >= 0 || r.eof || r.end >= longestCell {
 			break
 		}
 		if err = r.fill(); err != nil {

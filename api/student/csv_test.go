@@ -195,3 +195,20 @@ func TestHeader(t *testing.T) {
 		}
 	}
 }
+
+// A body over HTTP says that it has ended together with its last bytes, which may be all of them.
+func TestSeparatorOfAFileThatComesAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, comma := range []string{",", ";", "\t"} {
+		for name, reader := range map[string]func(io.Reader) io.Reader{"at once": iotest.DataErrReader, "byte by byte": iotest.OneByteReader,
+			"end alone": func(r io.Reader) io.Reader { return r }} {
+			for _, mark := range []string{"", byteOrderMark} {
+				file := mark + strings.Join([]string{"mobile", "firstName"}, comma) + "\n" + strings.Join([]string{"9876543210", "Asha"}, comma)
+				_, _, first, faults, err := openCSV(reader(strings.NewReader(file)), unknownCharset)
+				if err != nil || len(faults) > 0 || !slices.Equal(first.cells, []string{"9876543210", "Asha"}) {
+					t.Errorf("%q %s: %v %v %v", comma, name, first.cells, faults, err)
+				}
+			}
+		}
+	}
+}
