@@ -96,6 +96,8 @@ create index student_last_name_status on student (lower(last_name collate "und-x
 -- The planner does not use what it knows of the expressions of partial indexes.
 create statistics student_first_name_prefix on (lower(first_name collate "und-x-icu")) from student;
 create statistics student_last_name_prefix on (lower(last_name collate "und-x-icu")) from student;
+create statistics student_first_name_order on (student_fold(first_name) collate "C") from student;
+create statistics student_last_name_order on (student_fold(last_name) collate "C") from student;
 
 -- One key a database, so that every instance reads the cursors that another one gave out. Cursors hold what a page is sorted by,
 -- dates of birth too, and are seen by whatever logs addresses.
@@ -108,6 +110,8 @@ insert into student_cursor_key select sha256(uuid_send(gen_random_uuid()) || uui
 ---- create above / drop below ----
 
 drop table student_cursor_key;
+drop statistics student_last_name_order;
+drop statistics student_first_name_order;
 drop statistics student_last_name_prefix;
 drop statistics student_first_name_prefix;
 drop index student_last_name_status;
