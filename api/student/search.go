@@ -54,14 +54,13 @@ func placeOf(column string) string {
 
 // from is the clauses FROM and WHERE of a search in an order, and their arguments.
 func (f Filter) from(o Order) (sql string, args []any) {
-	table := "student"
+	table, conditions := "student", []string{"not synthetic"}
 	if f.Text != "" {
-		table, args = foundByText, []any{f.Text}
+		table, conditions, args = foundByText, []string{"true"}, []any{f.Text}
 		if o.Field == byRelevance {
 			table = rankedByText
 		}
 	}
-	conditions := []string{"not synthetic"}
 	add := func(wanted bool, condition string, arg any) {
 		if wanted {
 			args = append(args, arg)
