@@ -56,7 +56,7 @@ func TestSearchIsRestored(t *testing.T) {
 	}
 	before, after := store("_a"), store("_b")
 	asha := Details{FirstName: "Élodie", LastName: "Patil", GuardianName: "Ravi Patil", MotherName: "Meera Patil", Mobile: "9876543210", DateOfBirth: Date{2016, 6, 30}}
-	if _, err := before.Create(ctx, asha, false, 2026, Author{User: "clerk"}); err != nil {
+	if _, err := before.Create(ctx, before.db, "STU-2026-00001", asha, false, Author{User: "clerk"}); err != nil {
 		t.Fatal(err)
 	}
 	cursor, err := before.sealCursor(ctx, "search", []string{"position"})
