@@ -3,14 +3,17 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"regexp"
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -54,7 +57,7 @@ func (s *Server) observe() gin.HandlerFunc {
 			c.Request.Header.Set(requestIDHeader, id)
 		}
 		c.Header(requestIDHeader, id)
-		c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), requestKey{}, request{id, c.Request.URL.Path}))
+		c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), requestKey{}, request{id, c.Request.URL.EscapedPath()}))
 		c.Next()
 
 		took, route, status := time.Since(start), c.FullPath(), c.Writer.Status()
@@ -110,17 +113,19 @@ func (s *Server) recover() gin.HandlerFunc {
 	}
 }
 
-// limitBody bounds a body in bytes, and in time between two pieces of it.
+// limitBody bounds a body in bytes, and in time between two pieces of it. What takes no body never asks for one, and so does not
+// mind its length.
 func (s *Server) limitBody() gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if c.Request.ContentLength > s.cfg.MaxBodyBytes {
-			WriteProblem(c, TooLarge(s.cfg.MaxBodyBytes))
+		if c.Request.ContentLength == 0 {
 			return
 		}
-		if c.Request.ContentLength != 0 {
-			limited := http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBodyBytes)
-			c.Request.Body = &impatientBody{limited, http.NewResponseController(c.Writer), s.cfg.BodyIdleTimeout}
-		}
+		body := &impatientBody{ReadCloser: http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBodyBytes),
+			connection: http.NewResponseController(c.Writer), patience: s.cfg.BodyIdleTimeout,
+			announced: c.Request.ContentLength, limit: s.cfg.MaxBodyBytes}
+		c.Request.Body = body
+		defer body.leave()
+		c.Next()
 	}
 }
 
@@ -128,15 +133,41 @@ func (s *Server) limitBody() gin.HandlerFunc {
 // something is read: left there it would end the connection under a handler that works longer.
 type impatientBody struct {
 	io.ReadCloser
-	connection *http.ResponseController
-	patience   time.Duration
+	connection       *http.ResponseController
+	patience         time.Duration
+	announced, limit int64 // bytes
+	stalled          atomic.Bool
 }
 
-func (b *impatientBody) Read(p []byte) (int, error) {
-	if err := b.connection.SetReadDeadline(time.Now().Add(b.patience)); err == nil {
-		defer func() { _ = b.connection.SetReadDeadline(time.Time{}) }()
+func (b *impatientBody) Read(p []byte) (n int, err error) {
+	if b.announced > b.limit {
+		return 0, &http.MaxBytesError{Limit: b.limit} // before anything of it has come
 	}
-	return b.ReadCloser.Read(p)
+	b.wait(func() error { n, err = b.ReadCloser.Read(p); return err })
+	return n, err
+}
+
+// Close reads some of what is left, so that the connection can be used again.
+func (b *impatientBody) Close() (err error) {
+	b.wait(func() error { err = b.ReadCloser.Close(); return err })
+	return err
+}
+
+// wait bounds f, which waits for the caller. Once the caller has stalled, the deadline stays, or net/http would wait again.
+func (b *impatientBody) wait(f func() error) {
+	b.leave()
+	if errors.Is(f(), os.ErrDeadlineExceeded) {
+		b.stalled.Store(true)
+	} else if !b.stalled.Load() {
+		_ = b.connection.SetReadDeadline(time.Time{})
+	}
+}
+
+// leave bounds what net/http does with a body before it sends the answer: it reads some of what the handler has left.
+func (b *impatientBody) leave() {
+	if !b.stalled.Load() {
+		_ = b.connection.SetReadDeadline(time.Now().Add(b.patience))
+	}
 }
 
 // closeWhenDraining tells keep-alive clients to open their next connection elsewhere.
@@ -154,6 +185,7 @@ func authenticate(verifier *identity.Verifier) gin.HandlerFunc {
 		if !strings.HasPrefix(c.Request.URL.Path, "/api/") {
 			return
 		}
+		c.Header("Cache-Control", "no-store")
 		token, ok := BearerToken(c.Request)
 		if !ok {
 			WriteProblem(c, Unauthorized("send a token: Authorization: Bearer <token>"))
@@ -165,7 +197,6 @@ func authenticate(verifier *identity.Verifier) gin.HandlerFunc {
 			return
 		}
 		c.Request = c.Request.WithContext(identity.NewContext(c.Request.Context(), principal))
-		c.Header("Cache-Control", "no-store")
 	}
 }
 
