@@ -73,8 +73,8 @@ func Unavailable(err error) bool {
 		case "08", "53", "57": // connection exception, insufficient resources, operator intervention
 			return true
 		}
-		const lockNotAvailable = "55P03" // lock_timeout
-		return pg.Code == lockNotAvailable
+		const lockNotAvailable, notAccepting = "55P03", "55000" // lock_timeout; a database that allows no connections
+		return pg.Code == lockNotAvailable || pg.Code == notAccepting
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
