@@ -1,0 +1,262 @@
+package conformance
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/school-sms/sms/internal/identity"
+)
+
+// existing says which operation makes what a parameter of this name refers to, and where its answer says how it is called.
+var existing = map[string]struct{ operation, field string }{
+	"studentId": {"create-student", "studentId"},
+	"settingId": {"create-setting", "settingId"},
+}
+
+// fresh makes values that no two requests may share, by the name of the field or parameter.
+var fresh = map[string]string{
+	"mobile": "9%09d",
+	"key":    "KEY_%d",
+}
+
+// change makes one request another.
+type change func(*testing.T, *service, *request)
+
+// exercise is what the document cannot tell of an operation.
+type exercise struct {
+	// prepare makes the request that follows from the document one that the operation accepts.
+	prepare change
+	// provoke makes of an accepted request one that is answered with the status, besides the statuses that generic knows.
+	provoke map[int]change
+}
+
+// cases has a line for each operation that needs more than its document. (A literal would refer to itself: its functions make requests.)
+var cases map[string]exercise
+
+func init() {
+	cases = map[string]exercise{
+		"create-student":         {provoke: map[int]change{http.StatusConflict: takenMobile}},
+		"replace-student":        {provoke: map[int]change{http.StatusConflict: takenMobile}},
+		"patch-student":          {provoke: map[int]change{http.StatusConflict: takenMobile}},
+		"create-setting":         {provoke: map[int]change{http.StatusConflict: takenKey}},
+		"replace-school-profile": {prepare: currentETag},
+	}
+}
+
+// takenMobile asks for another student's mobile number.
+func takenMobile(t *testing.T, s *service, r *request) {
+	r.setField(t, "mobile", s.create(t, "create-student", "mobile"))
+}
+
+func takenKey(t *testing.T, s *service, r *request) {
+	r.setField(t, "key", s.create(t, "create-setting", "key"))
+}
+
+// currentETag reads what the request would write over.
+func currentETag(t *testing.T, s *service, r *request) {
+	read := &request{method: http.MethodGet, path: r.path, token: string(identity.Admin)}
+	_, header, _ := s.send(t, read)
+	r.header.Set("If-Match", header.Get("ETag"))
+}
+
+// generic provokes a status of any operation that documents it. Every request that it returns must be answered so.
+var generic = map[int]func(t *testing.T, s *service, op *operation) []*request{
+	http.StatusUnauthorized: func(t *testing.T, s *service, op *operation) (requests []*request) {
+		for _, token := range []string{"none", "garbage", "expired", "forged"} {
+			requests = append(requests, s.changed(t, op, func(r *request) { r.token = token }))
+		}
+		return requests
+	},
+	http.StatusForbidden: func(t *testing.T, s *service, op *operation) []*request {
+		for _, role := range slices.Backward(identity.Roles()) {
+			as := func(r *request) { r.token = string(role) }
+			if status, _, _ := s.send(t, s.changed(t, op, as)); status == http.StatusForbidden {
+				return []*request{s.changed(t, op, as)}
+			}
+		}
+		return nil
+	},
+	http.StatusNotFound: func(t *testing.T, s *service, op *operation) []*request {
+		missing := func(name string, number string) func(*request) {
+			return func(r *request) { r.path = strings.ReplaceAll(op.path, "{"+name+"}", number) }
+		}
+		var requests []*request
+		for _, p := range op.Parameters {
+			switch {
+			case p.In != "path":
+			case typeOf(p.Schema) == "integer":
+				requests = append(requests, s.changed(t, op, missing(p.Name, "9007199254740991")))
+			default:
+				requests = append(requests, s.changed(t, op, missing(p.Name, "STU-1900-99999")), s.changed(t, op, missing(p.Name, "%00")))
+			}
+		}
+		return requests
+	},
+	http.StatusPreconditionFailed: func(t *testing.T, s *service, op *operation) (requests []*request) {
+		for _, tag := range []string{`"999"`, `W/"1"`, `1`} {
+			requests = append(requests, s.changed(t, op, func(r *request) { r.header.Set("If-Match", tag) }))
+		}
+		return requests
+	},
+	http.StatusPreconditionRequired: func(t *testing.T, s *service, op *operation) []*request {
+		return []*request{s.changed(t, op, func(r *request) { r.header.Del("If-Match") })}
+	},
+	http.StatusUnprocessableEntity: func(t *testing.T, s *service, op *operation) []*request {
+		requests := []*request{s.changed(t, op, func(r *request) { r.query += "&noSuchParameter=1" })}
+		if r := s.valid(t, op); r.isJSON() {
+			r.body = []byte(`{"noSuchField":1}`)
+			requests = append(requests, r)
+		}
+		return requests
+	},
+	http.StatusBadRequest: func(t *testing.T, s *service, op *operation) []*request {
+		requests := []*request{s.changed(t, op, func(r *request) { r.cut = breaksOff })}
+		if r := s.valid(t, op); r.isJSON() {
+			r.body = r.body[:len(r.body)-1]
+			requests = append(requests, r)
+		}
+		return requests
+	},
+	http.StatusRequestTimeout: func(t *testing.T, s *service, op *operation) []*request {
+		return []*request{s.changed(t, op, func(r *request) { r.cut = stalls })}
+	},
+	http.StatusRequestEntityTooLarge: func(t *testing.T, s *service, op *operation) (requests []*request) {
+		for _, unannounced := range []bool{false, true} {
+			requests = append(requests, s.changed(t, op, func(r *request) {
+				r.body, r.unannounced = append(r.body, bytes.Repeat([]byte(" "), maxBodyBytes)...), unannounced
+			}))
+		}
+		return requests
+	},
+	http.StatusUnsupportedMediaType: func(t *testing.T, s *service, op *operation) []*request {
+		return []*request{s.changed(t, op, func(r *request) { r.header.Set("Content-Type", "application/x-www-form-urlencoded") })}
+	},
+}
+
+// changed is a request that the operation would accept, but for one change.
+func (s *service) changed(t *testing.T, op *operation, change func(*request)) *request {
+	t.Helper()
+	r := s.valid(t, op)
+	change(r)
+	return r
+}
+
+// TestEveryDocumentedResponse provokes, for every operation, every response that its document promises.
+func TestEveryDocumentedResponse(t *testing.T) {
+	t.Parallel()
+	for _, p := range products {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			seen := newCoverage()
+			s := start(t, p, seen)
+			t.Run("provoked", func(t *testing.T) {
+				t.Run("by faults of the database", func(t *testing.T) {
+					t.Parallel()
+					provokeDatabaseFaults(t, start(t, p, seen))
+				})
+				for _, op := range s.operations {
+					t.Run(op.ID, func(t *testing.T) {
+						t.Parallel()
+						provokeAll(t, s, op)
+					})
+				}
+			})
+			for _, op := range s.operations {
+				for _, status := range keys(op.Responses) {
+					if code, err := strconv.Atoi(status); err != nil {
+						t.Errorf("%s documents the response %q: name each status", op.ID, status)
+					} else if !seen.has(op.ID, code) {
+						t.Errorf("%s documents %d, which no case provokes: give it a line in cases (cases_test.go), or take it out of the document", op.ID, code)
+					}
+				}
+				t.Logf("%-26s %v", op.ID, slices.Sorted(maps.Keys(seen.count[op.ID])))
+			}
+		})
+	}
+}
+
+func provokeAll(t *testing.T, s *service, op *operation) {
+	for _, documented := range keys(op.Responses) {
+		status, _ := strconv.Atoi(documented)
+		var requests []*request
+		if provoke := cases[op.ID].provoke[status]; provoke != nil {
+			requests = []*request{s.changed(t, op, func(r *request) { provoke(t, s, r) })}
+		} else if provoke := generic[status]; provoke != nil {
+			requests = provoke(t, s, op)
+		} else if status < 300 {
+			requests = []*request{s.valid(t, op)}
+		}
+		for _, r := range requests {
+			if got, _, body := s.send(t, r); got != status {
+				t.Errorf("%s answered %d, want %d: %s\n%s", op.ID, got, status, body, r)
+			}
+		}
+	}
+}
+
+// provokeDatabaseFaults sends each operation a request that it would accept while the database is away, while its tables are
+// gone, and then again: nothing may be left of either.
+func provokeDatabaseFaults(t *testing.T, s *service) {
+	var requests []*request
+	for _, op := range s.operations {
+		requests = append(requests, s.valid(t, op))
+	}
+	back := s.unreachable(t)
+	for _, r := range requests {
+		if status, _, body := s.send(t, r); status != http.StatusServiceUnavailable {
+			t.Errorf("without its database %s answered %d: %s\n%s", r.op.ID, status, body, r)
+		}
+	}
+	back()
+	whole := s.broken(t)
+	for _, r := range requests {
+		if status, _, body := s.send(t, r); status != http.StatusInternalServerError {
+			t.Errorf("without its tables %s answered %d: %s\n%s", r.op.ID, status, body, r)
+		}
+	}
+	whole()
+	for _, r := range requests {
+		if status, _, body := s.send(t, r); status > 299 {
+			t.Errorf("with all well again %s answered %d: %s\n%s", r.op.ID, status, body, r)
+		}
+	}
+}
+
+// TestWhatIsNotDocumented asks every path for methods that it does not take, and for paths that there are not.
+func TestWhatIsNotDocumented(t *testing.T) {
+	t.Parallel()
+	methods := []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
+		http.MethodTrace, "BREW"}
+	for _, p := range products {
+		s := start(t, p, newCoverage())
+		for _, op := range s.operations {
+			for _, method := range methods {
+				for _, path := range []string{op.path, op.path + "/", op.path + "/nothing/here", "/api" + op.path, strings.ToUpper(op.path[:5]) + op.path[5:]} {
+					r := &request{method: method, path: path, header: http.Header{}, token: string(identity.Admin)}
+					if found, _ := s.match(method, path); found == nil {
+						s.send(t, r) // which checks that it is 404 or 405
+					}
+				}
+			}
+		}
+	}
+}
+
+func (r *request) isJSON() bool { return strings.HasSuffix(r.header.Get("Content-Type"), "json") }
+
+// setField sets a field of the JSON body.
+func (r *request) setField(t *testing.T, name string, value any) {
+	t.Helper()
+	var object map[string]any
+	if err := json.Unmarshal(r.body, &object); err != nil {
+		t.Fatal(err)
+	}
+	object[name] = value
+	r.body, _ = json.Marshal(object)
+}
