@@ -146,7 +146,7 @@ func (op *operation) matches(path string) (words int, ok bool) {
 		switch {
 		case step == have[i]:
 			words++
-		case !strings.HasPrefix(step, "{") || have[i] == "":
+		case !strings.HasPrefix(step, "{") || have[i] == "" && i == len(want)-1: // "a//b" is a/{empty}/b, "a/" is no a/{empty}
 			return 0, false
 		}
 	}

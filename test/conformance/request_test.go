@@ -148,11 +148,7 @@ func (r *request) send(s *service) (*http.Response, error) {
 // String is the request as curl would send it. The token's name stands for the token.
 func (r *request) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "curl -i --path-as-is -X %s 'http://SERVICE%s", r.method, r.path)
-	if r.query != "" {
-		b.WriteString("?" + strings.ReplaceAll(r.query, "'", "%27"))
-	}
-	b.WriteString("'")
+	fmt.Fprintf(&b, "curl -i --path-as-is -g -X %s %s", r.method, shellQuoted("http://SERVICE"+r.path+"?"+r.query))
 	if r.token != "none" {
 		fmt.Fprintf(&b, " -H 'Authorization: Bearer <%s>'", r.token)
 	}
