@@ -9,6 +9,7 @@ import (
 
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 const (
@@ -17,30 +18,36 @@ const (
 )
 
 // service answers the HTTP operations.
-type service struct{ store *Store }
+type service struct {
+	store *Store
+	watch *watch
+}
 
 // Mount adds the operations on settings and profile to a server. Every role reads; only admins write.
-func Mount(srv *server.Server, store *Store) {
-	s := &service{store: store}
+func Mount(srv *server.Server, store *Store, cfg Config) {
+	s := &service{store: store, watch: newWatch(cfg, store.Version)}
+	srv.OnDrain(func(context.Context) { s.watch.close() })
+	s.mountHistory(srv)
 	writers := []identity.Role{identity.Admin}
 	one := settings + "/{settingId}"
 	stale := []int{http.StatusPreconditionFailed, http.StatusPreconditionRequired}
 	staleOrGone := append([]int{http.StatusNotFound}, stale...)
 
 	server.Register(srv, server.Operation{ID: "list-settings", Method: http.MethodGet, Path: settings,
-		Summary: "Read all settings by category"}, s.list)
+		Summary: "Read all settings by category", Conditional: true}, s.list)
 	server.Register(srv, server.Operation{ID: "create-setting", Method: http.MethodPost, Path: settings, Status: http.StatusCreated,
 		Summary: "Add a setting", Roles: writers, Errors: []int{http.StatusConflict}}, s.create)
 	server.Register(srv, server.Operation{ID: "list-settings-of-category", Method: http.MethodGet, Path: settings + "/category/{category}",
-		Summary: "Read the settings of a category"}, s.category)
+		Summary: "Read the settings of a category", Conditional: true}, s.category)
 	server.Register(srv, server.Operation{ID: "get-setting", Method: http.MethodGet, Path: one,
-		Summary: "Read a setting", Errors: []int{http.StatusNotFound}}, s.get)
+		Summary: "Read a setting", Conditional: true, Errors: []int{http.StatusNotFound}}, s.get)
 	server.Register(srv, server.Operation{ID: "replace-setting", Method: http.MethodPut, Path: one,
 		Summary: "Change a setting's value and description", Roles: writers, Errors: staleOrGone, Context: s.withService}, s.replace)
 	server.Register(srv, server.Operation{ID: "delete-setting", Method: http.MethodDelete, Path: one, Status: http.StatusNoContent,
-		Summary: "Remove a setting: services fall back to their defaults", Roles: writers, Errors: staleOrGone}, s.delete)
+		Summary: "Remove a setting: services fall back to their defaults", Roles: writers,
+		Errors: append([]int{http.StatusConflict}, staleOrGone...)}, s.delete)
 	server.Register(srv, server.Operation{ID: "get-school-profile", Method: http.MethodGet, Path: profile,
-		Summary: "Read the school profile"}, s.getProfile)
+		Summary: "Read the school profile", Conditional: true}, s.getProfile)
 	server.Register(srv, server.Operation{ID: "replace-school-profile", Method: http.MethodPut, Path: profile,
 		Summary: "Replace the school profile", Roles: writers, Errors: stale}, s.replaceProfile)
 }
@@ -74,16 +81,32 @@ func errorsOf(faults []server.Fault) []error {
 }
 
 type settingOutput struct {
-	ETag string `header:"ETag" doc:"Send it as If-Match to write over this version."`
-	Body Setting
+	Status int
+	ETag   string `header:"ETag" doc:"Send it as If-Match to write over this version."`
+	Body   Setting
 }
 
 func answer(s Setting) *settingOutput {
 	s.UpdatedAt = s.UpdatedAt.UTC()
-	return &settingOutput{ETag: server.ETag(s.Version), Body: s}
+	return &settingOutput{Status: http.StatusOK, ETag: server.ETag(s.Version), Body: s}
+}
+
+// ListHeader is what the lists say of themselves. It is exported because huma looks into exported fields only.
+type ListHeader struct {
+	ETag    string `header:"ETag" doc:"The version of all settings as an entity tag."`
+	Version int64  `header:"Settings-Version" doc:"The version of all settings: it changes with every write of any of them. 0: the defaults."`
+}
+
+func headerOf(l List) ListHeader { return ListHeader{server.ETag(l.Version), l.Version} }
+
+type listInput struct {
+	server.ReadInput
+	WaitForVersion int64 `query:"waitForVersion" default:"-1" minimum:"-1" doc:"Answer once the version is above this one, or after about 25 seconds with the same list. Any but the present version answers at once; -1 does not wait."`
 }
 
 type listOutput struct {
+	Status int
+	ListHeader
 	Body Grouped
 }
 
@@ -94,13 +117,22 @@ type Grouped struct {
 	Financial []Setting `json:"FINANCIAL" nullable:"false"`
 }
 
-func (s *service) list(ctx context.Context, _ *struct{}) (*listOutput, error) {
-	all, err := s.store.Settings(ctx)
+func (s *service) list(ctx context.Context, in *listInput) (*listOutput, error) {
+	read := s.store.Settings
+	if in.WaitForVersion >= 0 {
+		read = s.store.CurrentSettings
+	}
+	list, err := read(ctx, Categories()...)
+	if err == nil && list.Version == in.WaitForVersion {
+		s.watch.above(ctx, in.WaitForVersion)
+		list, err = read(ctx, Categories()...)
+	}
 	if err != nil {
 		return nil, err
 	}
-	out := listOutput{Body: Grouped{General: []Setting{}, Academic: []Setting{}, Financial: []Setting{}}}
-	for _, setting := range all {
+	out := listOutput{ListHeader: headerOf(list), Body: Grouped{General: []Setting{}, Academic: []Setting{}, Financial: []Setting{}}}
+	out.Status = in.Status(out.ETag)
+	for _, setting := range list.Settings {
 		setting.UpdatedAt = setting.UpdatedAt.UTC()
 		group := map[Category]*[]Setting{General: &out.Body.General, Academic: &out.Body.Academic, Financial: &out.Body.Financial}[setting.Category]
 		*group = append(*group, setting)
@@ -109,20 +141,24 @@ func (s *service) list(ctx context.Context, _ *struct{}) (*listOutput, error) {
 }
 
 type categoryInput struct {
+	server.ReadInput
 	Category Category `path:"category" enum:"GENERAL,ACADEMIC,FINANCIAL"`
 }
 
 type categoryOutput struct {
+	Status int
+	ListHeader
 	Body []Setting `nullable:"false"`
 }
 
 func (s *service) category(ctx context.Context, in *categoryInput) (*categoryOutput, error) {
-	found, err := s.store.InCategory(ctx, in.Category)
+	list, err := s.store.Settings(ctx, in.Category)
 	if err != nil {
 		return nil, err
 	}
-	out := categoryOutput{Body: make([]Setting, len(found))}
-	for i, setting := range found {
+	out := categoryOutput{ListHeader: headerOf(list), Body: make([]Setting, len(list.Settings))}
+	out.Status = in.Status(out.ETag)
+	for i, setting := range list.Settings {
 		setting.UpdatedAt = setting.UpdatedAt.UTC()
 		out.Body[i] = setting
 	}
@@ -139,15 +175,23 @@ type ChangeInput struct {
 	IfMatch string `header:"If-Match" doc:"The ETag that you last read." example:"\"1\""`
 }
 
-func (s *service) get(ctx context.Context, in *SettingInput) (*settingOutput, error) {
-	setting, err := s.store.Setting(ctx, in.SettingID)
+type getInput struct {
+	SettingInput
+	server.ReadInput
+}
+
+func (s *service) get(ctx context.Context, in *getInput) (*settingOutput, error) {
+	setting, err := s.store.ReadSetting(ctx, in.SettingID)
 	if err != nil {
 		return nil, err
 	}
-	return answer(setting), nil
+	out := answer(setting)
+	out.Status = in.Status(out.ETag)
+	return out, nil
 }
 
 type createInput struct {
+	server.Repeatable
 	Body struct {
 		Category    Category `json:"category" enum:"GENERAL,ACADEMIC,FINANCIAL"`
 		Key         string   `json:"key" doc:"UPPER_SNAKE_CASE, at most 100 characters, unique in its category." example:"LIBRARY_OPENS_AT"`
@@ -171,7 +215,9 @@ type createdOutput struct {
 }
 
 func (s *service) create(ctx context.Context, in *createInput) (*createdOutput, error) {
-	setting, err := s.store.Create(ctx, in.setting, author(ctx))
+	setting, err := server.Once(ctx, s.store.db, in.Repeatable, "create-setting", func(on postgres.Conn) (Setting, error) {
+		return s.store.Create(ctx, on, in.setting, author(ctx))
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/postgres"
 	"github.com/school-sms/sms/internal/postgres/pgtest"
+	"github.com/school-sms/sms/internal/school"
 	"github.com/school-sms/sms/migrations"
 )
 
@@ -25,13 +27,21 @@ type fixture struct {
 
 func newFixture(t *testing.T) fixture {
 	t.Helper()
-	pool, err := postgres.Open(t.Context(), pgtest.New(t, migrations.Configuration()), "configuration-service-test")
+	return newFixtureWith(t, testConfig, 8)
+}
+
+// newFixtureWith has a pool of so many connections.
+func newFixtureWith(t *testing.T, cfg Config, connections int32) fixture {
+	t.Helper()
+	database := pgtest.New(t, migrations.Configuration())
+	database.MaxConns = connections
+	pool, err := postgres.Open(t.Context(), database, "configuration-service-test")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
 	service := servertest.New(t, "configuration-service", server.Config{})
-	Mount(service.Server, NewStore(postgres.NewDB(pool)))
+	Mount(service.Server, NewStore(postgres.NewDB(pool)), cfg)
 	return fixture{service, pool}
 }
 
@@ -63,7 +73,7 @@ func TestDefaultsAreThere(t *testing.T) {
 					t.Errorf("under %s: %+v", category, s)
 				}
 				got[s.Key] = s.Value
-				if wrong := knownSettings[name{s.Category, s.Key}](s.Value); wrong != "" {
+				if wrong := school.Known[s.Key].Check(s.Value); wrong != "" {
 					t.Errorf("the default of %s %s", s.Key, wrong)
 				}
 			}
@@ -133,7 +143,7 @@ func TestKnownSettingsAreTyped(t *testing.T) {
 		{Academic, "CURRENT_ACADEMIC_YEAR", []string{"2027-2028"}, []string{"2027", "2027-2029", "27-28", "2027/2028"}},
 		{Academic, "MIN_STUDENT_AGE", []string{"4", "18", "0"}, []string{"19", "-1", "4.5", "four", "04", "1000"}},
 		{Academic, "MAX_STUDENT_AGE", []string{"20", "3"}, []string{"2x", "101"}},
-		{Financial, "CURRENCY_CODE", []string{"EUR"}, []string{"Rupee", "inr", "€"}},
+		{Financial, "CURRENCY_CODE", []string{"EUR", "SLE"}, []string{"Rupee", "inr", "€", "ABC", "DEM", "XXX"}},
 	} {
 		setting := f.find(t, test.category, test.key)
 		put := func(value string) servertest.Answer {
@@ -162,6 +172,76 @@ func TestKnownSettingsAreTyped(t *testing.T) {
 	}
 }
 
+func TestKnownSettingsHaveTheirCategory(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for key, rule := range school.Known {
+		for _, category := range Categories() {
+			want := map[string]string{"category": "not-allowed", "value": "wrong-format"}
+			if string(category) == rule.Category {
+				delete(want, "category")
+			}
+			faults := f.Do(t, identity.Admin, http.MethodPost, settings, map[string]string{"category": string(category), "key": key, "value": "?"}).
+				Faults(http.StatusUnprocessableEntity, "validation-error")
+			if !maps.Equal(faults, want) {
+				t.Errorf("%s in %s: %v, want %v", key, category, faults, want)
+			}
+		}
+	}
+}
+
+// Where one age limit is not set, its default holds, and may not contradict the other.
+func TestAgeLimitsWithDefaults(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	write := func(s Setting, value string) servertest.Answer {
+		return f.Do(t, identity.Admin, http.MethodPut, path(s), map[string]string{"value": value}, "If-Match", server.ETag(s.Version))
+	}
+	remove := func(s Setting) servertest.Answer {
+		return f.Do(t, identity.Admin, http.MethodDelete, path(s), nil, "If-Match", server.ETag(s.Version))
+	}
+	create := func(key, value string) servertest.Answer {
+		return f.Do(t, identity.Admin, http.MethodPost, settings, map[string]string{"category": "ACADEMIC", "key": key, "value": value})
+	}
+	least, most := f.find(t, Academic, "MIN_STUDENT_AGE"), f.find(t, Academic, "MAX_STUDENT_AGE")
+	write(most, "25").Want(http.StatusOK).Decode(&most)
+	write(least, "20").Want(http.StatusOK).Decode(&least)
+	remove(most).Problem(http.StatusConflict, "conflict") // 20 to 18
+	write(least, "1").Want(http.StatusOK).Decode(&least)
+	write(most, "2").Want(http.StatusOK).Decode(&most)
+	remove(least).Problem(http.StatusConflict, "conflict") // 3 to 2
+	write(most, "10").Want(http.StatusOK).Decode(&most)
+	remove(least).Want(http.StatusNoContent)
+	create("MIN_STUDENT_AGE", "11").Faults(http.StatusUnprocessableEntity, "validation-error")
+	write(most, "2").Faults(http.StatusUnprocessableEntity, "validation-error") // 3 to 2
+	remove(most).Want(http.StatusNoContent)
+	create("MIN_STUDENT_AGE", "19").Faults(http.StatusUnprocessableEntity, "validation-error") // 19 to 18
+	create("MAX_STUDENT_AGE", "2").Faults(http.StatusUnprocessableEntity, "validation-error")  // 3 to 2
+	create("MAX_STUDENT_AGE", "30").Want(http.StatusCreated)
+	create("MIN_STUDENT_AGE", "19").Want(http.StatusCreated)
+}
+
+// What was removed does not come back with the next start, which migrates again.
+func TestDefaultsAreSeededOnce(t *testing.T) {
+	t.Parallel()
+	database := pgtest.New(t, migrations.Configuration())
+	pool, err := postgres.Open(t.Context(), database, "configuration-service-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	if _, err := pool.Exec(t.Context(), `delete from setting where key <> 'MIN_STUDENT_AGE'; update setting set value = '5'`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.Migrate(t.Context(), database, migrations.Configuration()); err != nil {
+		t.Fatal(err)
+	}
+	list, err := NewStore(postgres.NewDB(pool)).Settings(t.Context(), Categories()...)
+	if err != nil || len(list.Settings) != 1 || list.Settings[0].Value != "5" {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
 // Two writers that each change one limit cannot together leave limits that contradict each other.
 func TestAgeLimitsOfTwoWriters(t *testing.T) {
 	t.Parallel()
@@ -181,6 +261,20 @@ func TestAgeLimitsOfTwoWriters(t *testing.T) {
 	if statuses != [2]int{http.StatusOK, http.StatusUnprocessableEntity} && statuses != [2]int{http.StatusUnprocessableEntity, http.StatusOK} {
 		t.Errorf("statuses %v: just one may pass", statuses)
 	}
+}
+
+func TestSettingIsCreatedOnceAKey(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	body := `{"category":"GENERAL","key":"LIBRARY_OPENS_AT","value":"08:30"}`
+	post := func(body string) servertest.Answer {
+		return f.Do(t, identity.Admin, http.MethodPost, settings, body, "Idempotency-Key", "k")
+	}
+	first := post(body).Want(http.StatusCreated)
+	if again := post(body).Want(http.StatusCreated); string(again.Body) != string(first.Body) || again.Header.Get("ETag") != first.Header.Get("ETag") {
+		t.Errorf("answered %s, first %s", again.Body, first.Body)
+	}
+	post(strings.Replace(body, "08", "09", 1)).Problem(http.StatusUnprocessableEntity, "validation-error")
 }
 
 func TestProfile(t *testing.T) {

@@ -2,6 +2,7 @@ package configuration
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -9,21 +10,24 @@ import (
 )
 
 type profileOutput struct {
-	ETag string `header:"ETag" doc:"Send it as If-Match to write over this version."`
-	Body Profile
+	Status int
+	ETag   string `header:"ETag" doc:"Send it as If-Match to write over this version."`
+	Body   Profile
 }
 
 func answerProfile(p Profile) *profileOutput {
 	p.UpdatedAt = p.UpdatedAt.UTC()
-	return &profileOutput{ETag: server.ETag(p.Version), Body: p}
+	return &profileOutput{Status: http.StatusOK, ETag: server.ETag(p.Version), Body: p}
 }
 
-func (s *service) getProfile(ctx context.Context, _ *struct{}) (*profileOutput, error) {
-	p, err := s.store.Profile(ctx)
+func (s *service) getProfile(ctx context.Context, in *server.ReadInput) (*profileOutput, error) {
+	p, err := s.store.ReadProfile(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return answerProfile(p), nil
+	out := answerProfile(p)
+	out.Status = in.Status(out.ETag)
+	return out, nil
 }
 
 type profileInput struct {

@@ -5,16 +5,15 @@ import (
 	"fmt"
 	"net/mail"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
-	_ "time/tzdata" // images hold no zone files
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/school-sms/sms/api/server"
+	"github.com/school-sms/sms/internal/school"
 )
 
 // Category groups settings.
@@ -26,6 +25,9 @@ const (
 	Academic  Category = "ACADEMIC"
 	Financial Category = "FINANCIAL"
 )
+
+// Categories lists the categories.
+func Categories() []Category { return []Category{General, Academic, Financial} }
 
 // Setting is one setting of the school.
 type Setting struct {
@@ -52,76 +54,6 @@ type Profile struct {
 	Version    int64     `db:"version" json:"version" doc:"Counts the writes; the ETag is made of it."`
 }
 
-// name is what identifies a setting among the known ones.
-type name struct {
-	category Category
-	key      string
-}
-
-var (
-	minAge = name{Academic, "MIN_STUDENT_AGE"}
-	maxAge = name{Academic, "MAX_STUDENT_AGE"}
-)
-
-// knownSettings are those that services act on: each has a rule, which returns what is wrong with a value, or "".
-var knownSettings = map[name]func(value string) string{
-	{General, "SCHOOL_TIMEZONE"}:        checkZone,
-	{Academic, "CURRENT_ACADEMIC_YEAR"}: checkAcademicYear,
-	minAge:                              checkAge,
-	maxAge:                              checkAge,
-	{Financial, "CURRENCY_CODE"}:        checkCurrency,
-}
-
-func checkZone(value string) string {
-	if _, err := time.LoadLocation(value); err != nil || value == "" || value == "Local" {
-		return "must be a time zone of the IANA database, for example Asia/Kolkata"
-	}
-	return ""
-}
-
-var academicYear = regexp.MustCompile(`^[0-9]{4}-[0-9]{4}$`)
-
-func checkAcademicYear(value string) string {
-	if academicYear.MatchString(value) {
-		from, _ := strconv.Atoi(value[:4])
-		to, _ := strconv.Atoi(value[5:])
-		if to == from+1 {
-			return ""
-		}
-	}
-	return "must be a year and the next one, for example 2026-2027"
-}
-
-const oldest = 100 // years
-
-func checkAge(value string) string {
-	if age, err := strconv.Atoi(value); err != nil || age < 0 || age > oldest || strconv.Itoa(age) != value {
-		return fmt.Sprintf("must be a whole number of years, 0 to %d", oldest)
-	}
-	return ""
-}
-
-var currencyCode = regexp.MustCompile(`^[A-Z]{3}$`)
-
-func checkCurrency(value string) string {
-	if !currencyCode.MatchString(value) {
-		return "must be an ISO 4217 code of three capital letters, for example INR"
-	}
-	return ""
-}
-
-// checkAgeLimits returns what is wrong with limits that are valid ages each.
-func checkAgeLimits(least, most string) string {
-	from, err := strconv.Atoi(least)
-	if err != nil {
-		return ""
-	}
-	if to, err := strconv.Atoi(most); err == nil && from > to {
-		return fmt.Sprintf("MIN_STUDENT_AGE would be %d, above MAX_STUDENT_AGE, which would be %d", from, to)
-	}
-	return ""
-}
-
 var settingKey = regexp.MustCompile(`^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$`)
 
 // checkSetting trims a setting and returns every fault of it that can be seen without the other settings.
@@ -132,8 +64,12 @@ func checkSetting(s *Setting) []server.Fault {
 	}
 	s.Value = c.text("value", s.Value, 2000, true)
 	s.Description = c.text("description", s.Description, 500, false)
-	if rule, known := knownSettings[name{s.Category, s.Key}]; known && s.Value != "" {
-		if wrong := rule(s.Value); wrong != "" {
+	rule, known := school.Known[s.Key]
+	if known && string(s.Category) != rule.Category {
+		c.fault("category", "not-allowed", fmt.Sprintf("%s belongs to %s", s.Key, rule.Category))
+	}
+	if known && s.Value != "" {
+		if wrong := rule.Check(s.Value); wrong != "" {
 			c.fault("value", "wrong-format", wrong)
 		}
 	}

@@ -7,9 +7,11 @@ import (
 	"net/http"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/postgres"
+	"github.com/school-sms/sms/internal/school"
 )
 
 // Author is who a write is put down to.
@@ -23,41 +25,78 @@ func NewStore(db *postgres.DB) *Store { return &Store{db: db} }
 
 const (
 	settingColumns = `setting_id, category, key, value, description, updated_at, updated_by, version`
-	selectSettings = `select ` + settingColumns + ` from setting order by category, key`
-	selectCategory = `select ` + settingColumns + ` from setting where category = $1 order by key`
+	selectSettings = `select ` + settingColumns + ` from setting where category = any($1) order by category, key`
 	selectSetting  = `select ` + settingColumns + ` from setting where setting_id = $1`
 )
 
-// Settings reads all settings, by category and key.
-func (s *Store) Settings(ctx context.Context) ([]Setting, error) {
-	return s.settings(ctx, selectSettings)
+// The defaults that came with the database are version 0. Writers of settings exclude each other, so that who sees a version sees
+// all before it.
+const selectVersion = `select coalesce(max(audit_id), 0) from setting_audit where subject <> 'school-profile'`
+
+// List is settings by category and key, and the version of all settings: that of the last write of any of them.
+type List struct {
+	Settings []Setting
+	Version  int64
 }
 
-// InCategory reads the settings of one category, by key.
-func (s *Store) InCategory(ctx context.Context, category Category) ([]Setting, error) {
-	return s.settings(ctx, selectCategory, category)
+// Settings reads the settings of some categories.
+func (s *Store) Settings(ctx context.Context, categories ...Category) (List, error) {
+	return listSettings(ctx, s.db.Reader(ctx), categories)
 }
 
-func (s *Store) settings(ctx context.Context, sql string, args ...any) ([]Setting, error) {
-	rows, _ := s.db.Reader(ctx).Query(ctx, sql, args...) // CollectRows returns the error
-	settings, err := pgx.CollectRows(rows, pgx.RowToStructByName[Setting])
+// CurrentSettings is Settings where nothing that is written already may be missing.
+func (s *Store) CurrentSettings(ctx context.Context, categories ...Category) (List, error) {
+	return listSettings(ctx, s.db.Pool, categories)
+}
+
+func listSettings(ctx context.Context, from *pgxpool.Pool, categories []Category) (List, error) {
+	var list List
+	oneSnapshot := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	err := pgx.BeginTxFunc(ctx, from, oneSnapshot, func(tx pgx.Tx) error {
+		if err := tx.QueryRow(ctx, selectVersion).Scan(&list.Version); err != nil {
+			return err
+		}
+		rows, _ := tx.Query(ctx, selectSettings, categories) // CollectRows returns the error
+		var err error
+		list.Settings, err = pgx.CollectRows(rows, pgx.RowToStructByName[Setting])
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("read settings: %w", err)
+		return List{}, fmt.Errorf("read settings: %w", err)
 	}
-	return settings, nil
+	return list, nil
 }
 
-// Setting reads one setting. Errors: not-found.
+// Version reads the version of all settings.
+func (s *Store) Version(ctx context.Context) (version int64, err error) {
+	if err = s.db.QueryRow(ctx, selectVersion).Scan(&version); err != nil {
+		err = fmt.Errorf("read the version of the settings: %w", err)
+	}
+	return version, err
+}
+
+// Setting reads one setting, for a write over it. Errors: not-found.
 func (s *Store) Setting(ctx context.Context, id int64) (Setting, error) {
-	rows, _ := s.db.Query(ctx, selectSetting, id)
+	return oneSetting(ctx, s.db.Pool, id)
+}
+
+// ReadSetting is Setting for a caller who only reads.
+func (s *Store) ReadSetting(ctx context.Context, id int64) (Setting, error) {
+	return oneSetting(ctx, s.db.Reader(ctx), id)
+}
+
+func oneSetting(ctx context.Context, from *pgxpool.Pool, id int64) (Setting, error) {
+	rows, _ := from.Query(ctx, selectSetting, id)
 	setting, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Setting])
 	if errors.Is(err, pgx.ErrNoRows) {
-		return Setting{}, server.NotFound("there is no setting with this id")
+		return Setting{}, noSetting()
 	} else if err != nil {
 		return Setting{}, fmt.Errorf("read a setting: %w", err)
 	}
 	return setting, nil
 }
+
+func noSetting() error { return server.NotFound("there is no setting with this id") }
 
 const insertSetting = `
 with after as (
@@ -70,11 +109,9 @@ with after as (
 )
 select ` + settingColumns + ` from after`
 
-// Create adds a setting. Errors: duplicate-setting; validation-error when the age limits would contradict each other.
-func (s *Store) Create(ctx context.Context, n Setting, by Author) (Setting, error) {
-	return s.write(ctx, n, func(tx pgx.Tx) (pgx.Rows, error) {
-		return tx.Query(ctx, insertSetting, n.Category, n.Key, n.Value, n.Description, by.User, by.RequestID)
-	})
+// Create adds a setting, on a pool or in a transaction. Errors: duplicate-setting; validation-error when the age limits would contradict each other.
+func (s *Store) Create(ctx context.Context, on postgres.Conn, n Setting, by Author) (Setting, error) {
+	return write(ctx, on, ageFault, insertSetting, n.Category, n.Key, n.Value, n.Description, by.User, by.RequestID)
 }
 
 const updateSetting = `
@@ -95,45 +132,55 @@ select ` + settingColumns + ` from after`
 // Update writes value and description of n over version n.Version. Errors: concurrent-update; validation-error when the
 // age limits would contradict each other.
 func (s *Store) Update(ctx context.Context, n Setting, by Author) (Setting, error) {
-	return s.write(ctx, n, func(tx pgx.Tx) (pgx.Rows, error) {
-		return tx.Query(ctx, updateSetting, n.SettingID, n.Version, n.Value, n.Description, by.User, by.RequestID)
-	})
+	return write(ctx, s.db, ageFault, updateSetting, n.SettingID, n.Version, n.Value, n.Description, by.User, by.RequestID)
+}
+
+const deleteSetting = `
+with before as (
+    delete from setting where setting_id = $1 and version = $2 returning ` + settingColumns + `
+), audit as (
+    insert into setting_audit (subject, version, action, changed_by, request_id, before)
+    select 'setting/' || setting_id, version + 1, 'DELETED', $3, $4, to_jsonb(before) from before
+)
+select ` + settingColumns + ` from before`
+
+// Delete removes a version of a setting. Errors: concurrent-update; conflict when the default that then holds would contradict
+// the other age limit.
+func (s *Store) Delete(ctx context.Context, id, version int64, by Author) error {
+	_, err := write(ctx, s.db, ageConflict, deleteSetting, id, version, by.User, by.RequestID)
+	return err
 }
 
 // Writers exclude each other, readers read on: two that change one age limit each would not see each other's.
 const lockSettings = `lock table setting in share row exclusive mode`
 
-const selectAgeLimits = `
-select coalesce(max(value) filter (where key = 'MIN_STUDENT_AGE'), ''), coalesce(max(value) filter (where key = 'MAX_STUDENT_AGE'), '')
-from setting
-where category = 'ACADEMIC' and key in ('MIN_STUDENT_AGE', 'MAX_STUDENT_AGE')`
+const selectAgeLimit = `select coalesce((select value::int from setting where category = 'ACADEMIC' and key = $1), $2)`
 
-// write runs a statement that answers the setting that it wrote, unless the age limits would contradict each other.
-func (s *Store) write(ctx context.Context, n Setting, statement func(pgx.Tx) (pgx.Rows, error)) (Setting, error) {
+// write runs a statement that answers the setting that it wrote or removed, unless the age limits would contradict each other
+// afterwards: then nothing is written, and the error is what refuse makes of the reason.
+func write(ctx context.Context, on postgres.Conn, refuse func(reason string) error, sql string, args ...any) (Setting, error) {
 	var written Setting
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, on, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, lockSettings); err != nil {
 			return err
 		}
-		var least, most string
-		switch (name{n.Category, n.Key}) {
-		case minAge, maxAge:
-			if err := tx.QueryRow(ctx, selectAgeLimits).Scan(&least, &most); err != nil {
-				return err
-			}
-			if n.Key == minAge.key {
-				least = n.Value
-			} else {
-				most = n.Value
-			}
-			if wrong := checkAgeLimits(least, most); wrong != "" {
-				return server.Invalid(server.Fault{Field: "value", Code: "out-of-range", Detail: wrong})
-			}
-		}
-		rows, _ := statement(tx)
+		rows, _ := tx.Query(ctx, sql, args...)
 		var err error
 		written, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Setting])
-		return err
+		if err != nil || written.Key != school.MinAge && written.Key != school.MaxAge {
+			return err
+		}
+		ages := school.DefaultAges
+		if err := tx.QueryRow(ctx, selectAgeLimit, school.MinAge, ages.Min).Scan(&ages.Min); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, selectAgeLimit, school.MaxAge, ages.Max).Scan(&ages.Max); err != nil {
+			return err
+		}
+		if wrong := ages.Check(); wrong != "" {
+			return refuse(wrong)
+		}
+		return nil
 	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -147,31 +194,12 @@ func (s *Store) write(ctx context.Context, n Setting, statement func(pgx.Tx) (pg
 	return written, nil
 }
 
-const deleteSetting = `
-with before as (
-    delete from setting where setting_id = $1 and version = $2 returning ` + settingColumns + `
-), audit as (
-    insert into setting_audit (subject, version, action, changed_by, request_id, before)
-    select 'setting/' || setting_id, version + 1, 'DELETED', $3, $4, to_jsonb(before) from before
-)
-select count(*) from before`
+func ageFault(reason string) error {
+	return server.Invalid(server.Fault{Field: "value", Code: "out-of-range", Detail: reason})
+}
 
-// Delete removes a version of a setting. Errors: concurrent-update.
-func (s *Store) Delete(ctx context.Context, id, version int64, by Author) error {
-	var deleted int
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, lockSettings); err != nil {
-			return err
-		}
-		return tx.QueryRow(ctx, deleteSetting, id, version, by.User, by.RequestID).Scan(&deleted)
-	})
-	if err != nil {
-		return fmt.Errorf("delete a setting: %w", err)
-	}
-	if deleted == 0 {
-		return server.ConcurrentUpdate()
-	}
-	return nil
+func ageConflict(reason string) error {
+	return server.Conflict("its default would hold instead: " + reason)
 }
 
 const (
@@ -194,9 +222,16 @@ with before as (
 )
 select ` + profileColumns + ` from after`
 
-// Profile reads the school's profile.
-func (s *Store) Profile(ctx context.Context) (Profile, error) {
-	rows, _ := s.db.Query(ctx, selectProfile)
+// Profile reads the school's profile, for a write over it.
+func (s *Store) Profile(ctx context.Context) (Profile, error) { return theProfile(ctx, s.db.Pool) }
+
+// ReadProfile is Profile for a caller who only reads.
+func (s *Store) ReadProfile(ctx context.Context) (Profile, error) {
+	return theProfile(ctx, s.db.Reader(ctx))
+}
+
+func theProfile(ctx context.Context, from *pgxpool.Pool) (Profile, error) {
+	rows, _ := from.Query(ctx, selectProfile)
 	profile, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Profile])
 	if err != nil {
 		return Profile{}, fmt.Errorf("read the school profile: %w", err)

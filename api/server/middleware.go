@@ -185,7 +185,7 @@ func authenticate(verifier *identity.Verifier) gin.HandlerFunc {
 		if !strings.HasPrefix(c.Request.URL.Path, "/api/") {
 			return
 		}
-		c.Header("Cache-Control", "no-store")
+		c.Header("Cache-Control", "no-store") // on refusals too
 		token, ok := BearerToken(c.Request)
 		if !ok {
 			WriteProblem(c, Unauthorized("send a token: Authorization: Bearer <token>"))

@@ -28,6 +28,8 @@ type Operation struct {
 	Roles []identity.Role
 	// Errors lists the statuses that the operation answers besides those that every operation has.
 	Errors []int
+	// Conditional says that the operation answers 304 to If-None-Match: its input embeds ReadInput.
+	Conditional bool
 	// Context, when set, gives the input's resolvers what they need besides the input.
 	Context func(context.Context) context.Context
 }
@@ -55,7 +57,7 @@ func Register[I, O any](s *Server, op Operation, handler func(context.Context, *
 	}
 	huma.Register(s.API, huma.Operation{
 		OperationID: op.ID, Method: op.Method, Path: op.Path, Summary: op.Summary, Description: description,
-		Tags: []string{s.Info.Service}, DefaultStatus: op.Status, Errors: errs,
+		Tags: []string{s.Info.Service}, DefaultStatus: op.Status, Errors: errs, Responses: notModified(op.Conditional),
 		Security:    []map[string][]string{{"token": {}}},
 		Middlewares: huma.Middlewares{requireRole(s.API, op.Roles), findUnknownParameters, withContext(op.Context)},
 		// The server's own limit answers first; huma refuses a body of just its limit.
@@ -88,8 +90,15 @@ func takesBody[I any]() bool {
 	return parsed || raw
 }
 
-// documentHeaders adds the headers that the server sends whatever the operation.
-func documentHeaders(_ *huma.OpenAPI, op *huma.Operation) {
+// completeDocument adds the headers that the server sends whatever the operation, and those that a 304 has in common with the
+// answer that it saves (RFC 9110, section 15.4.5). A body that is kept as it came is still accepted as JSON only.
+func completeDocument(_ *huma.OpenAPI, op *huma.Operation) {
+	if op.RequestBody != nil && op.RequestBody.Content["application/json"] != nil {
+		delete(op.RequestBody.Content, "application/octet-stream")
+	}
+	if saved, ok := op.Responses["304"]; ok {
+		saved.Headers = maps.Clone(op.Responses["200"].Headers)
+	}
 	header := func(doc string) *huma.Param {
 		return &huma.Param{Description: doc, Required: true, Schema: &huma.Schema{Type: huma.TypeString}}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -35,6 +36,45 @@ func TestOneOfManyWritersWins(t *testing.T) {
 	if n := f.count(t, "select count(*) from student_audit"); n != 2 {
 		t.Errorf("%d audit rows, want 2", n)
 	}
+}
+
+func TestOneOfManyEqualPostsCreates(t *testing.T) {
+	t.Parallel()
+	const senders = 50
+	f := newFixture(t)
+	bodies := make(chan string, senders)
+	var wg sync.WaitGroup
+	for range senders {
+		wg.Go(func() {
+			for { // as a client does: in flight means wait and send again
+				answer := f.Do(t, identity.Clerk, http.MethodPost, collection, validInput(), "Idempotency-Key", "one and the same")
+				if answer.Status == http.StatusConflict && strings.Contains(string(answer.Body), "problems/conflict") {
+					continue
+				}
+				bodies <- string(answer.Want(http.StatusCreated).Body)
+				return
+			}
+		})
+	}
+	wg.Wait()
+	close(bodies)
+	first := <-bodies
+	for body := range bodies {
+		if body != first {
+			t.Errorf("two answers:\n%s\n%s", first, body)
+		}
+	}
+	if n := f.count(t, "select count(*) from student"); n != 1 {
+		t.Errorf("%d students, want 1", n)
+	}
+	f.Do(t, identity.Clerk, http.MethodPatch, collection+"/STU-2026-00001", `{"caste":"Other"}`, "If-Match", `"1"`).Want(http.StatusOK)
+	if again := f.Do(t, identity.Clerk, http.MethodPost, collection, validInput(), "Idempotency-Key", "one and the same"); string(again.Body) != first ||
+		again.Header.Get("ETag") != `"1"` || again.Header.Get("Location") != collection+"/STU-2026-00001" {
+		t.Errorf("after a change the answer is %v %s", again.Header, again.Body)
+	}
+	f.erase(t, "STU-2026-00001", "asked for")
+	f.Do(t, identity.Clerk, http.MethodPost, collection, validInput(), "Idempotency-Key", "one and the same").Problem(http.StatusGone, "not-found")
+	f.Do(t, identity.Clerk, http.MethodPost, collection, `{}`, "Idempotency-Key", "one and the same").Want(http.StatusUnprocessableEntity)
 }
 
 func TestIDsAndMobilesOfManyCreators(t *testing.T) {

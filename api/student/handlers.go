@@ -7,6 +7,7 @@ import (
 
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 const collection = "/api/v1/students"
@@ -25,7 +26,7 @@ func Mount(srv *server.Server, store *Store, school func() School, now func() ti
 	s := &service{store: store, school: school, now: now}
 	readers := []identity.Role{identity.Clerk, identity.Viewer}
 	one := collection + "/{studentId}"
-	stale := []int{http.StatusNotFound, http.StatusPreconditionFailed, http.StatusPreconditionRequired}
+	stale := []int{http.StatusNotFound, http.StatusGone, http.StatusPreconditionFailed, http.StatusPreconditionRequired}
 	staleOrTaken := append([]int{http.StatusConflict}, stale...)
 
 	server.Register(srv, server.Operation{ID: "create-student", Method: http.MethodPost, Path: collection, Status: http.StatusCreated,
@@ -36,7 +37,7 @@ func Mount(srv *server.Server, store *Store, school func() School, now func() ti
 	server.Register(srv, server.Operation{ID: "student-statistics", Method: http.MethodGet, Path: collection + "/statistics",
 		Summary: "Count students", Roles: append(readers, identity.Operator)}, s.statistics)
 	server.Register(srv, server.Operation{ID: "get-student", Method: http.MethodGet, Path: one,
-		Summary: "Read a student", Roles: append(readers, identity.Operator), Errors: []int{http.StatusForbidden, http.StatusNotFound}}, s.get)
+		Summary: "Read a student", Roles: append(readers, identity.Operator), Errors: []int{http.StatusForbidden, http.StatusNotFound, http.StatusGone}}, s.get)
 	server.Register(srv, server.Operation{ID: "replace-student", Method: http.MethodPut, Path: one,
 		Summary: "Replace a student's details", Roles: []identity.Role{identity.Clerk}, Errors: staleOrTaken,
 		Context: s.withService}, s.replace)
@@ -50,6 +51,8 @@ func Mount(srv *server.Server, store *Store, school func() School, now func() ti
 		Errors: stale}, s.delete)
 	server.Register(srv, server.Operation{ID: "student-history", Method: http.MethodGet, Path: one + "/history",
 		Summary: "Read every write of a student, the newest first", Roles: readers, Errors: []int{http.StatusNotFound}}, s.history)
+	s.mountChanges(srv)
+	s.mountErasure(srv)
 }
 
 func author(ctx context.Context) Author {
@@ -64,7 +67,15 @@ func (s *service) create(ctx context.Context, in *createInput) (*createdOutput, 
 	if err := mayWrite(ctx, in.Synthetic); err != nil {
 		return nil, err
 	}
-	record, err := s.store.Create(ctx, in.details, in.Synthetic, in.registered.Year, author(ctx))
+	var record Record
+	id, err := server.Once(ctx, s.store.db, in.Repeatable, "create-student", func(on postgres.Conn) (string, error) {
+		var err error
+		record, err = s.store.Create(ctx, on, in.details, in.Synthetic, in.registered.Year, author(ctx))
+		return record.StudentID, err
+	})
+	if err == nil && record.StudentID == "" { // answered before
+		record, err = s.store.AsCreated(ctx, id)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +83,10 @@ func (s *service) create(ctx context.Context, in *createInput) (*createdOutput, 
 	return &createdOutput{ETag: out.ETag, Location: collection + "/" + record.StudentID, Body: out.Body}, nil
 }
 
-func (s *service) get(ctx context.Context, in *OneInput) (*studentOutput, error) {
+func (s *service) get(ctx context.Context, in *getInput) (*studentOutput, error) {
+	if in.Reveal != "" {
+		return s.reveal(ctx, in)
+	}
 	record, err := s.read(ctx, in.StudentID)
 	if err != nil {
 		return nil, err
@@ -134,26 +148,6 @@ func (s *service) search(ctx context.Context, in *searchInput) (*searchOutput, e
 	return &searchOutput{Body: pageOf(found, total, in.Page, in.Size, s.today())}, nil
 }
 
-func (s *service) statistics(ctx context.Context, _ *struct{}) (*statisticsOutput, error) {
-	statistics, err := s.store.Statistics(ctx, s.today())
-	if err != nil {
-		return nil, err
-	}
-	return &statisticsOutput{Body: statistics}, nil
-}
-
-func (s *service) history(ctx context.Context, in *OneInput) (*historyOutput, error) {
-	record, err := s.read(ctx, in.StudentID)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := s.store.History(ctx, record.StudentID)
-	if err != nil {
-		return nil, err
-	}
-	return &historyOutput{Body: historyOf(entries, s.today())}, nil
-}
-
 // read gets a record that the caller may see.
 func (s *service) read(ctx context.Context, id string) (Record, error) {
 	if !validID.MatchString(id) {
@@ -161,7 +155,7 @@ func (s *service) read(ctx context.Context, id string) (Record, error) {
 	}
 	record, err := s.store.Get(ctx, id)
 	if err != nil {
-		return Record{}, err
+		return Record{}, s.store.orErased(ctx, id, err)
 	}
 	if identity.FromContext(ctx).Role == identity.Operator && !record.Synthetic {
 		return Record{}, server.Forbidden("operators see synthetic students only")

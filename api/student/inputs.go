@@ -44,6 +44,7 @@ type ChangeInput struct {
 }
 
 type createInput struct {
+	server.Repeatable
 	Synthetic bool `header:"X-SMS-Synthetic" doc:"Operators and admins: a student of a smoke test, in no search, statistic or change, removed for good by DELETE."`
 	Body      Input
 

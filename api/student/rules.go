@@ -6,17 +6,17 @@ import (
 	"regexp"
 	"strings"
 	"time"
-	_ "time/tzdata" // images hold no zone files
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/school-sms/sms/api/server"
+	"github.com/school-sms/sms/internal/school"
 )
 
 // AgeLimits bounds a student's age on the day of registration, in completed years, both ends included.
-type AgeLimits struct{ Min, Max int }
+type AgeLimits = school.AgeLimits
 
 // School is what the rules need to know of the school.
 type School struct {
@@ -26,13 +26,9 @@ type School struct {
 }
 
 // DefaultSchool is what holds where a school has configured nothing else.
-func DefaultSchool() School {
-	zone, err := time.LoadLocation("Asia/Kolkata")
-	if err != nil {
-		zone = time.UTC
-	}
-	return School{Ages: AgeLimits{Min: 3, Max: 18}, Zone: zone}
-}
+func DefaultSchool() School { return schoolOf(school.Defaults()) }
+
+func schoolOf(s school.Settings) School { return School{Ages: s.Ages, Zone: s.Zone} }
 
 // Input is a student as callers write one. The rules, not the schema, bound the lengths: they count after trimming.
 type Input struct {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -60,12 +59,13 @@ with number as (
 )
 select ` + recordColumns + ` from after`
 
-// Create adds a student registered in the given year and gives it an id. Errors: duplicate-mobile.
-func (s *Store) Create(ctx context.Context, d Details, synthetic bool, year int, by Author) (Record, error) {
+// Create adds a student registered in the given year and gives it an id, on a pool or in a transaction. Errors:
+// duplicate-mobile.
+func (s *Store) Create(ctx context.Context, on postgres.Conn, d Details, synthetic bool, year int, by Author) (Record, error) {
 	args := d.args()
 	args["year"], args["synthetic"] = year, synthetic
 	args["user"], args["request_id"] = by.User, by.RequestID
-	return s.write(ctx, "create a student", insertStudent, args)
+	return write(ctx, on, "create a student", insertStudent, args)
 }
 
 // before and after read the same snapshot: before is the version that was written over.
@@ -100,12 +100,12 @@ func (s *Store) Update(ctx context.Context, current Record, d Details, status St
 	args := d.args()
 	args["student_id"], args["version"], args["status"], args["action"] = current.StudentID, current.Version, status, action
 	args["user"], args["request_id"] = by.User, by.RequestID
-	return s.write(ctx, "update a student", updateStudent, args)
+	return write(ctx, s.db, "update a student", updateStudent, args)
 }
 
 // write runs a statement that answers the one record that it wrote. That there is none means that the version was another.
-func (s *Store) write(ctx context.Context, what, sql string, args pgx.NamedArgs) (Record, error) {
-	rows, _ := s.db.Query(ctx, sql, args) // CollectExactlyOneRow returns the error
+func write(ctx context.Context, on postgres.Conn, what, sql string, args pgx.NamedArgs) (Record, error) {
+	rows, _ := on.Query(ctx, sql, args) // CollectExactlyOneRow returns the error
 	record, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Record])
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -155,31 +155,18 @@ func (s *Store) Get(ctx context.Context, id string) (Record, error) {
 
 func notFound() error { return server.NotFound("there is no student with this id") }
 
-// Entry is one write in the history of a student.
-type Entry struct {
-	Version   int64     `db:"version"`
-	Action    Action    `db:"action"`
-	ChangedAt time.Time `db:"changed_at"`
-	ChangedBy string    `db:"changed_by"`
-	RequestID string    `db:"request_id"`
-	Before    *Record   `db:"before"`
-	After     *Record   `db:"after"`
-}
+const selectCreated = `select after from student_audit where student_id = $1 and version = 1`
 
-const selectHistory = `
-select version, action, changed_at, changed_by, request_id, before, after
-from student_audit
-where student_id = $1
-order by version desc`
-
-// History reads every write of one student, the newest first.
-func (s *Store) History(ctx context.Context, id string) ([]Entry, error) {
-	rows, _ := s.db.Reader(ctx).Query(ctx, selectHistory, id)
-	entries, err := pgx.CollectRows(rows, pgx.RowToStructByName[Entry])
-	if err != nil {
-		return nil, fmt.Errorf("read the history of a student: %w", err)
+// AsCreated reads a student as its first write left it. Errors: not-found.
+func (s *Store) AsCreated(ctx context.Context, id string) (Record, error) {
+	var first *Record
+	err := s.db.QueryRow(ctx, selectCreated, id).Scan(&first)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && first == nil {
+		return Record{}, s.orErased(ctx, id, notFound())
+	} else if err != nil {
+		return Record{}, fmt.Errorf("read a student as created: %w", err)
 	}
-	return entries, nil
+	return *first, nil
 }
 
 func (d Details) args() pgx.NamedArgs {

@@ -8,7 +8,7 @@ import (
 // Status says whether a student is at the school now.
 type Status string
 
-// The statuses. A deleted student is INACTIVE: nothing is removed.
+// The statuses. A deleted student is INACTIVE: only an erasure removes anything.
 const (
 	Active   Status = "ACTIVE"
 	Inactive Status = "INACTIVE"
@@ -71,7 +71,7 @@ type Student struct {
 	MotherName           string    `json:"motherName"`
 	Caste                string    `json:"caste"`
 	Moles                string    `json:"moles,omitempty"`
-	AadhaarNumber        string    `json:"aadhaarNumber,omitempty" pattern:"^XXXX-XXXX-[0-9]{4}$" doc:"All but the last four digits are hidden."`
+	AadhaarNumber        string    `json:"aadhaarNumber,omitempty" pattern:"^(XXXX-XXXX-[0-9]{4}|[0-9]{12})$" doc:"All but the last four digits are hidden, unless an admin has asked for them."`
 	Status               Status    `json:"status" enum:"ACTIVE,INACTIVE"`
 	CreatedAt            time.Time `json:"createdAt"`
 	CreatedBy            string    `json:"createdBy"`

@@ -51,6 +51,7 @@ func (l Layout) publicKey() string       { return l.secret("token-public.pem") }
 func (l Layout) signingKey() string      { return l.secret("token-signing.pem") }
 func (l Layout) backupPasswords() string { return l.secret("backup.pgpass") }
 func (l Layout) workerToken() string     { return l.secret("ops-worker.token") }
+func (l Layout) studentToken() string    { return l.secret("student-service.token") }
 
 // Socket is the Unix socket on which a running `sms up` is asked and told things.
 func (l Layout) Socket() string { return filepath.Join(l.run(), "sms.sock") }

@@ -69,14 +69,16 @@ func (l Layout) Signer() (*identity.Signer, error) {
 	return identity.NewSigner(key)
 }
 
-// writeTokens writes fresh tokens for the administrator and for the worker's smoke tests.
+// writeTokens writes fresh tokens for the administrator, for the worker's smoke tests, and for the student service, which reads
+// the school's settings.
 func (l Layout) writeTokens(signer *identity.Signer) error {
 	for path, who := range map[string]struct {
 		user string
 		role identity.Role
 	}{
-		l.AdminToken():  {"admin", identity.Admin},
-		l.workerToken(): {"ops-worker", identity.Admin},
+		l.AdminToken():   {"admin", identity.Admin},
+		l.workerToken():  {"ops-worker", identity.Admin},
+		l.studentToken(): {"student-service", identity.Viewer},
 	} {
 		token, err := signer.Sign(who.user, who.role, tokenLifetime)
 		if err != nil {

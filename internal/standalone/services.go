@@ -43,6 +43,7 @@ func (p *Platform) serviceEnv(environment, service string) []string {
 	switch service {
 	case "student-service":
 		env = append(env, p.databaseEnv(studentDatabase(environment))...)
+		env = append(env, "SCHOOL_SETTINGS_TOKEN_FILE="+p.layout.studentToken())
 	case "configuration-service":
 		env = append(env, p.databaseEnv(configurationDatabase(environment))...)
 	}

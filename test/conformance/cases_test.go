@@ -2,7 +2,9 @@ package conformance
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -44,7 +46,10 @@ func init() {
 		"create-student":         {provoke: map[int]change{http.StatusConflict: takenMobile}},
 		"replace-student":        {provoke: map[int]change{http.StatusConflict: takenMobile}},
 		"patch-student":          {provoke: map[int]change{http.StatusConflict: takenMobile}},
+		"erase-student":          {prepare: confirmedErasure, provoke: map[int]change{http.StatusConflict: syntheticStudent}},
+		"student-changes":        {provoke: map[int]change{http.StatusConflict: foreignCursor}},
 		"create-setting":         {provoke: map[int]change{http.StatusConflict: takenKey}},
+		"delete-setting":         {provoke: map[int]change{http.StatusConflict: neededAgeLimit}},
 		"replace-school-profile": {prepare: currentETag},
 	}
 }
@@ -60,13 +65,78 @@ func takenKey(t *testing.T, s *service, r *request) {
 
 // currentETag reads what the request would write over.
 func currentETag(t *testing.T, s *service, r *request) {
-	read := &request{method: http.MethodGet, path: r.path, token: string(identity.Admin)}
-	_, header, _ := s.send(t, read)
+	_, header, _ := s.send(t, newRequest(http.MethodGet, r.path, ""))
 	r.header.Set("If-Match", header.Get("ETag"))
+}
+
+// confirmedErasure types the student's id again.
+func confirmedErasure(t *testing.T, s *service, r *request) {
+	steps := strings.Split(r.path, "/")
+	r.setField(t, "confirm", steps[len(steps)-2])
+}
+
+// syntheticStudent asks for the erasure of a smoke test's student, who is nobody.
+func syntheticStudent(t *testing.T, s *service, r *request) {
+	create := s.valid(t, s.named("create-student"))
+	create.header.Set("X-SMS-Synthetic", "true")
+	r.path = strings.Replace(r.op.path, "{studentId}", s.fieldOf(t, create, "studentId"), 1)
+	confirmedErasure(t, s, r)
+}
+
+// foreignCursor asks for the changes after a cursor of another database.
+func foreignCursor(t *testing.T, s *service, r *request) {
+	cursor, err := base64.RawURLEncoding.DecodeString(s.fieldOf(t, newRequest(http.MethodGet, r.path, ""), "next"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cursor[1] ^= 1 // the first byte of what tells the database
+	r.query = "after=" + base64.RawURLEncoding.EncodeToString(cursor)
+}
+
+// neededAgeLimit asks for the removal of an age limit whose default would contradict the other.
+func neededAgeLimit(t *testing.T, s *service, r *request) {
+	const settings = "/api/v1/configurations/settings"
+	var found struct {
+		Academic []struct {
+			SettingID int
+			Key       string
+		} `json:"ACADEMIC"`
+	}
+	_, _, body := s.send(t, newRequest(http.MethodGet, settings, ""))
+	if err := json.Unmarshal(body, &found); err != nil {
+		t.Fatal(err)
+	}
+	for _, raise := range []struct{ key, value string }{{"MAX_STUDENT_AGE", "30"}, {"MIN_STUDENT_AGE", "25"}} {
+		for _, setting := range found.Academic {
+			if setting.Key == raise.key {
+				put := newRequest(http.MethodPut, fmt.Sprintf("%s/%d", settings, setting.SettingID), `{"value":"`+raise.value+`"}`)
+				currentETag(t, s, put)
+				s.fieldOf(t, put, "version")
+				if raise.key == "MAX_STUDENT_AGE" {
+					r.path = put.path
+				}
+			}
+		}
+	}
+	currentETag(t, s, r)
 }
 
 // generic provokes a status of any operation that documents it. Every request that it returns must be answered so.
 var generic = map[int]func(t *testing.T, s *service, op *operation) []*request{
+	http.StatusNotModified: func(t *testing.T, s *service, op *operation) []*request {
+		r := s.valid(t, op)
+		_, header, _ := s.send(t, r)
+		r.header.Set("If-None-Match", header.Get("ETag"))
+		return []*request{r}
+	},
+	http.StatusGone: func(t *testing.T, s *service, op *operation) []*request { // all that can go is a student
+		r := s.valid(t, op)
+		erase := s.valid(t, s.named("erase-student"))
+		erase.path = strings.Join(strings.Split(r.path, "/")[:5], "/") + "/erasure" // of /api/v1/students/{studentId}/...
+		confirmedErasure(t, s, erase)
+		s.fieldOf(t, erase, "erasedAt")
+		return []*request{r}
+	},
 	http.StatusUnauthorized: func(t *testing.T, s *service, op *operation) (requests []*request) {
 		for _, token := range []string{"none", "garbage", "expired", "forged"} {
 			requests = append(requests, s.changed(t, op, func(r *request) { r.token = token }))
@@ -161,10 +231,7 @@ func TestEveryDocumentedResponse(t *testing.T) {
 					provokeDatabaseFaults(t, start(t, p, seen))
 				})
 				for _, op := range s.operations {
-					t.Run(op.ID, func(t *testing.T) {
-						t.Parallel()
-						provokeAll(t, s, op)
-					})
+					t.Run(op.ID, func(t *testing.T) { provokeAll(t, s, op) })
 				}
 			})
 			for _, op := range s.operations {
@@ -184,19 +251,22 @@ func TestEveryDocumentedResponse(t *testing.T) {
 func provokeAll(t *testing.T, s *service, op *operation) {
 	for _, documented := range keys(op.Responses) {
 		status, _ := strconv.Atoi(documented)
-		var requests []*request
-		if provoke := cases[op.ID].provoke[status]; provoke != nil {
-			requests = []*request{s.changed(t, op, func(r *request) { provoke(t, s, r) })}
-		} else if provoke := generic[status]; provoke != nil {
-			requests = provoke(t, s, op)
-		} else if status < 300 {
-			requests = []*request{s.valid(t, op)}
-		}
-		for _, r := range requests {
-			if got, _, body := s.send(t, r); got != status {
-				t.Errorf("%s answered %d, want %d: %s\n%s", op.ID, got, status, body, r)
+		t.Run(documented, func(t *testing.T) {
+			t.Parallel()
+			var requests []*request
+			if provoke := cases[op.ID].provoke[status]; provoke != nil {
+				requests = []*request{s.changed(t, op, func(r *request) { provoke(t, s, r) })}
+			} else if provoke := generic[status]; provoke != nil {
+				requests = provoke(t, s, op)
+			} else if status < 300 {
+				requests = []*request{s.valid(t, op)}
 			}
-		}
+			for _, r := range requests {
+				if got, _, body := s.send(t, r); got != status {
+					t.Errorf("%s answered %d, want %d: %s\n%s", op.ID, got, status, body, r)
+				}
+			}
+		})
 	}
 }
 
@@ -238,7 +308,7 @@ func TestWhatIsNotDocumented(t *testing.T) {
 		for _, op := range s.operations {
 			for _, method := range methods {
 				for _, path := range []string{op.path, op.path + "/", op.path + "/nothing/here", "/api" + op.path, strings.ToUpper(op.path[:5]) + op.path[5:]} {
-					r := &request{method: method, path: path, header: http.Header{}, token: string(identity.Admin)}
+					r := newRequest(method, path, "")
 					if found, _ := s.match(method, path); found == nil {
 						s.send(t, r) // which checks that it is 404 or 405
 					}

@@ -33,10 +33,21 @@ type request struct {
 	cut cutShort
 }
 
+// newRequest is a request of an admin, with a JSON body if there is one.
+func newRequest(method, path, body string) *request {
+	r := &request{method: method, path: path, header: http.Header{}, token: string(identity.Admin)}
+	if body != "" {
+		r.header.Set("Content-Type", "application/json")
+		r.body = []byte(body)
+	}
+	return r
+}
+
 // valid makes a request that the operation accepts, with what is required and no more.
 func (s *service) valid(t *testing.T, op *operation) *request {
 	t.Helper()
-	r := &request{op: op, method: op.method, path: op.path, header: http.Header{}, token: string(identity.Admin)}
+	r := newRequest(op.method, op.path, "")
+	r.op = op
 	query := url.Values{}
 	for _, p := range op.Parameters {
 		switch {

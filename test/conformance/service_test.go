@@ -40,7 +40,7 @@ var products = []product{
 		student.Mount(srv, student.NewStore(db), student.DefaultSchool, time.Now)
 	}},
 	{"configuration-service", migrations.Configuration, func(srv *server.Server, db *postgres.DB) {
-		configuration.Mount(srv, configuration.NewStore(db))
+		configuration.Mount(srv, configuration.NewStore(db), configuration.Config{WatchWait: time.Second, WatchInterval: 50 * time.Millisecond})
 	}},
 }
 
@@ -244,15 +244,21 @@ func (s *service) send(t *testing.T, r *request) (status int, header http.Header
 	return res.StatusCode, res.Header, body
 }
 
-// create makes something by a valid request and returns a field of the answer.
-func (s *service) create(t *testing.T, operation, field string) string {
+// fieldOf sends a request that must succeed and returns a field of the answer.
+func (s *service) fieldOf(t *testing.T, r *request, field string) string {
 	t.Helper()
-	status, _, body := s.send(t, s.valid(t, s.named(operation)))
-	var created map[string]any
+	status, _, body := s.send(t, r)
+	var answered map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
-	if err := decoder.Decode(&created); err != nil || status > 299 || created[field] == nil {
-		t.Fatalf("%s: %d %s", operation, status, body)
+	if err := decoder.Decode(&answered); err != nil || status > 299 || answered[field] == nil {
+		t.Fatalf("%d %s\n%s", status, body, r)
 	}
-	return fmt.Sprint(created[field])
+	return fmt.Sprint(answered[field])
+}
+
+// create makes something and returns a field of the answer.
+func (s *service) create(t *testing.T, operation, field string) string {
+	t.Helper()
+	return s.fieldOf(t, s.valid(t, s.named(operation)), field)
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.temporal.io/sdk/client"
 
@@ -142,6 +143,36 @@ func walkSettings(t *testing.T, p *platform) {
 	a.into(t, &faults)
 	if a.Status != http.StatusConflict || !strings.HasSuffix(faults.Type, "/duplicate-setting") {
 		t.Errorf("the same again: %d %s", a.Status, a.Body)
+	}
+	walkAgeLimits(t, p)
+}
+
+// walkAgeLimits raises the least age: the student service refuses within 5 s, and takes again when it is back.
+func walkAgeLimits(t *testing.T, p *platform) {
+	young := student("9876543212")
+	young["dateOfBirth"] = time.Now().AddDate(-4, 0, -30).Format(time.DateOnly)
+	for _, c := range []struct {
+		least   string
+		refused bool
+	}{{"6", true}, {"3", false}} {
+		var academic []struct {
+			SettingID, Version int64
+			Key                string
+		}
+		p.call(http.MethodGet, "/api/v1/configurations/settings/category/ACADEMIC", nil).into(t, &academic)
+		for _, s := range academic {
+			if s.Key != "MIN_STUDENT_AGE" {
+				continue
+			}
+			path := fmt.Sprintf("/api/v1/configurations/settings/%d", s.SettingID)
+			if a := p.call(http.MethodPut, path, map[string]string{"value": c.least}, "If-Match", fmt.Sprintf(`"%d"`, s.Version)); a.Status != http.StatusOK {
+				t.Fatalf("set the least age: %d %s", a.Status, a.Body)
+			}
+		}
+		eventually(t, 5*time.Second, "a child of 4 where the least age is "+c.least, func() (bool, string) {
+			a := p.call(http.MethodPost, "/api/v1/students", young)
+			return (a.Status == http.StatusUnprocessableEntity) == c.refused, fmt.Sprintf("%d %s", a.Status, a.Body)
+		})
 	}
 }
 
