@@ -19,6 +19,7 @@ import (
 var existing = map[string]struct{ operation, field string }{
 	"studentId": {"create-student", "studentId"},
 	"settingId": {"create-setting", "settingId"},
+	"importId":  {"import-students", "importId"},
 }
 
 // fresh makes values that no two requests may share, by the name of the field or parameter.
@@ -48,6 +49,8 @@ func init() {
 		"patch-student":          {provoke: map[int]change{http.StatusConflict: takenMobile}},
 		"erase-student":          {prepare: confirmedErasure, provoke: map[int]change{http.StatusConflict: syntheticStudent}},
 		"student-changes":        {provoke: map[int]change{http.StatusConflict: foreignCursor}},
+		"import-students":        {prepare: oneRow, provoke: map[int]change{http.StatusAccepted: heldUp}},
+		"get-rejected-rows":      {provoke: map[int]change{http.StatusConflict: ofHeldUpImport}},
 		"create-setting":         {provoke: map[int]change{http.StatusConflict: takenKey}},
 		"delete-setting":         {provoke: map[int]change{http.StatusConflict: neededAgeLimit}},
 		"replace-school-profile": {prepare: currentETag},
@@ -61,6 +64,25 @@ func takenMobile(t *testing.T, s *service, r *request) {
 
 func takenKey(t *testing.T, s *service, r *request) {
 	r.setField(t, "key", s.create(t, "create-setting", "key"))
+}
+
+// oneRow is a file of one student.
+func oneRow(_ *testing.T, s *service, r *request) {
+	r.body = fmt.Appendf(nil, "firstName,lastName,dateOfBirth,street,city,state,pinCode,country,mobile,fatherNameOrGuardian,motherName,caste\r\n"+
+		"Asha,Patil,2016-06-30,12 Lake Road,Pune,Maharashtra,411001,India,"+fresh["mobile"]+",Ravi Patil,Meera Patil,General\r\n", s.number.Add(1))
+}
+
+// heldUp sends the file where nobody can write students while the test runs.
+func heldUp(t *testing.T, s *service, r *request) {
+	r.at = start(t, products[0], s.seen)
+	r.at.lock(t, "student")
+}
+
+// ofHeldUpImport asks for the bad rows of an import that cannot come to its end.
+func ofHeldUpImport(t *testing.T, s *service, r *request) {
+	file := s.valid(t, s.named("import-students"))
+	heldUp(t, s, file)
+	r.at, r.path = file.at, strings.Replace(r.op.path, "{importId}", s.fieldOf(t, file, "importId"), 1)
 }
 
 // currentETag reads what the request would write over.
@@ -162,6 +184,8 @@ var generic = map[int]func(t *testing.T, s *service, op *operation) []*request{
 			case p.In != "path":
 			case typeOf(p.Schema) == "integer":
 				requests = append(requests, s.changed(t, op, missing(p.Name, "9007199254740991")))
+			case p.Schema["format"] == "uuid":
+				requests = append(requests, s.changed(t, op, missing(p.Name, "00000000-0000-4000-8000-000000000000")))
 			default:
 				requests = append(requests, s.changed(t, op, missing(p.Name, "STU-1900-99999")), s.changed(t, op, missing(p.Name, "%00")))
 			}

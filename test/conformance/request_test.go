@@ -29,6 +29,8 @@ type request struct {
 	body   []byte // nil for none
 	// unannounced sends the body in chunks, without its length.
 	unannounced bool
+	// at is where it is sent; nil for the service that it was made for.
+	at *service
 	// cut, when set, sends all but the end of the body.
 	cut cutShort
 }

@@ -194,7 +194,7 @@ func (c *checked) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	faults := c.service.faults(answer{op: op, method: r.Method, url: r.URL, status: res.StatusCode, header: res.Header, body: body})
 	if len(faults) > 0 {
-		return nil, fmt.Errorf("answered %d %.2000q: %s", res.StatusCode, body, strings.Join(faults, "; "))
+		return nil, fmt.Errorf("answered %d: %s\n%.2000q", res.StatusCode, strings.Join(faults, "; "), body)
 	}
 	res.Body = io.NopCloser(bytes.NewReader(body))
 	return res, nil
@@ -211,6 +211,20 @@ func (s *service) execute(t *testing.T, database, sql string) {
 	defer conn.Close(context.Background())
 	if _, err := conn.Exec(context.Background(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// lock keeps everybody from writing a table until the test ends.
+func (s *service) lock(t *testing.T, table string) {
+	t.Helper()
+	cluster, password := pgtest.Cluster(t)
+	conn, err := cluster.Connect(context.Background(), password, s.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	if _, err := conn.Exec(context.Background(), "begin; lock table "+table+" in exclusive mode", pgx.QueryExecModeSimpleProtocol); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -232,6 +246,9 @@ func (s *service) broken(t *testing.T) (whole func()) {
 // send sends a request and returns the answer, which agrees with the document; if it does not, the test fails.
 func (s *service) send(t *testing.T, r *request) (status int, header http.Header, body []byte) {
 	t.Helper()
+	if r.at != nil {
+		s = r.at
+	}
 	res, err := r.send(s)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, r)
