@@ -17,6 +17,7 @@ const (
 	requestTimeout = 10 * time.Second
 	maxBody        = 1 << 20
 
+	positionHeader  = "X-SMS-Position"
 	releaseHeader   = "X-SMS-Release"
 	syntheticHeader = "X-SMS-Synthetic"
 )
@@ -29,6 +30,8 @@ type run struct {
 	client  *http.Client
 	checks  []Check
 	created func(path string)
+	// position is the place of the last write: what is read must show it, though reads may go to a replica.
+	position string
 }
 
 // check makes one check: look returns two empty strings when all is well.
@@ -88,6 +91,9 @@ func (r *run) request(ctx context.Context, c call) answer {
 	if c.synthetic {
 		req.Header.Set(syntheticHeader, "true")
 	}
+	if r.position != "" {
+		req.Header.Set(positionHeader, r.position)
+	}
 	directed := r.input.Release != "" && c.service != "" && c.service == r.input.Service
 	if directed {
 		req.Header.Set(releaseHeader, r.input.Release)
@@ -100,6 +106,9 @@ func (r *run) request(ctx context.Context, c call) answer {
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxBody))
 	if err != nil {
 		return unanswered(err)
+	}
+	if position := res.Header.Get(positionHeader); position != "" {
+		r.position = position
 	}
 	a := answer{code: res.StatusCode, header: res.Header, body: raw}
 	if by := res.Header.Get(releaseHeader); directed && by != r.input.Release && res.StatusCode < http.StatusInternalServerError {

@@ -181,7 +181,7 @@ type getInput struct {
 }
 
 func (s *service) get(ctx context.Context, in *getInput) (*settingOutput, error) {
-	setting, err := s.store.ReadSetting(ctx, in.SettingID)
+	setting, err := s.store.Setting(ctx, in.SettingID)
 	if err != nil {
 		return nil, err
 	}

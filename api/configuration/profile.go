@@ -21,7 +21,7 @@ func answerProfile(p Profile) *profileOutput {
 }
 
 func (s *service) getProfile(ctx context.Context, in *server.ReadInput) (*profileOutput, error) {
-	p, err := s.store.ReadProfile(ctx)
+	p, err := s.store.Profile(ctx)
 	if err != nil {
 		return nil, err
 	}

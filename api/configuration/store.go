@@ -77,16 +77,7 @@ func (s *Store) Version(ctx context.Context) (version int64, err error) {
 
 // Setting reads one setting, for a write over it. Errors: not-found.
 func (s *Store) Setting(ctx context.Context, id int64) (Setting, error) {
-	return oneSetting(ctx, s.db.Pool, id)
-}
-
-// ReadSetting is Setting for a caller who only reads.
-func (s *Store) ReadSetting(ctx context.Context, id int64) (Setting, error) {
-	return oneSetting(ctx, s.db.Reader(ctx), id)
-}
-
-func oneSetting(ctx context.Context, from *pgxpool.Pool, id int64) (Setting, error) {
-	rows, _ := from.Query(ctx, selectSetting, id)
+	rows, _ := s.db.Reader(ctx).Query(ctx, selectSetting, id) // of the primary, for a write
 	setting, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Setting])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Setting{}, noSetting()
@@ -222,16 +213,9 @@ with before as (
 )
 select ` + profileColumns + ` from after`
 
-// Profile reads the school's profile, for a write over it.
-func (s *Store) Profile(ctx context.Context) (Profile, error) { return theProfile(ctx, s.db.Pool) }
-
-// ReadProfile is Profile for a caller who only reads.
-func (s *Store) ReadProfile(ctx context.Context) (Profile, error) {
-	return theProfile(ctx, s.db.Reader(ctx))
-}
-
-func theProfile(ctx context.Context, from *pgxpool.Pool) (Profile, error) {
-	rows, _ := from.Query(ctx, selectProfile)
+// Profile reads the school's profile.
+func (s *Store) Profile(ctx context.Context) (Profile, error) {
+	rows, _ := s.db.Reader(ctx).Query(ctx, selectProfile) // of the primary, for a write
 	profile, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Profile])
 	if err != nil {
 		return Profile{}, fmt.Errorf("read the school profile: %w", err)

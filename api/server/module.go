@@ -53,15 +53,15 @@ func Module(service string) fx.Option {
 // migrateAgain is the pause before a migration is tried again while the database cannot be reached.
 const migrateAgain = 500 * time.Millisecond
 
-// Database provides a *pgxpool.Pool and a *postgres.DB to the database of the environment's postgres.Config, without which the service is not
-// ready. When the configuration says so, the migrations are applied at start.
+// Database provides a *postgres.DB, and the *pgxpool.Pool of its primary, to the database of the environment's postgres.Config,
+// without which the service is not ready. When the configuration says so, the migrations are applied at start.
 func Database(application string, migrations fs.FS) fx.Option {
 	return fx.Options(
 		Settings[postgres.Config](),
-		fx.Provide(func(lc fx.Lifecycle, cfg postgres.Config) (*pgxpool.Pool, error) {
-			pool, err := postgres.Open(context.Background(), cfg, application)
+		fx.Provide(func(lc fx.Lifecycle, cfg postgres.Config) (*postgres.DB, *pgxpool.Pool, error) {
+			db, err := postgres.OpenDB(context.Background(), cfg, application)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			lc.Append(fx.Hook{
 				OnStart: func(ctx context.Context) error {
@@ -71,13 +71,13 @@ func Database(application string, migrations fs.FS) fx.Option {
 					return migrate(ctx, cfg, migrations)
 				},
 				OnStop: func(context.Context) error {
-					pool.Close()
+					db.Close()
 					return nil
 				},
 			})
-			return pool, nil
-		}, postgres.NewDB),
-		fx.Invoke(func(s *Server, pool *pgxpool.Pool) { s.Health.Require("database", CheckError(pool.Ping)) }),
+			return db, db.Pool, nil
+		}),
+		fx.Invoke((*Server).UseDatabase),
 	)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 // Operation is one documented, role-checked route.
@@ -69,9 +70,13 @@ func Register[I, O any](s *Server, op Operation, handler func(context.Context, *
 			return nil, fill(ctx, Invalid(faults...))
 		}
 		out, err := handler(ctx, in)
+		if err != nil && postgres.ReadAgain(ctx, err) { // the replica failed, not the request
+			out, err = handler(ctx, in)
+		}
 		if err != nil {
 			return nil, fill(ctx, AsProblem(err))
 		}
+		s.tellPosition(ctx)
 		return out, nil
 	})
 }
@@ -139,7 +144,7 @@ func findUnknownParameters(ctx huma.Context, next func(huma.Context)) {
 		next(ctx)
 		return
 	}
-	var faults []Fault
+	faults := unknownParameters(ctx.Context())
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
 		faults = append(faults, Fault{Code: "wrong-format", Detail: "the query string cannot be read"})

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 // Config is how a service listens and stops.
@@ -69,6 +70,7 @@ type Server struct {
 
 	cfg      Config
 	log      *slog.Logger
+	db       *postgres.DB // nil when there is none
 	http     *http.Server
 	listener net.Listener
 	shared   net.Listener // nil when there is none
@@ -88,7 +90,7 @@ func New(cfg Config, info Info, verifier *identity.Verifier, log *slog.Logger) *
 	s.Engine.ContextWithFallback = true
 	s.Engine.HandleMethodNotAllowed = true
 	s.Engine.RedirectTrailingSlash = false // no answer that the document does not know
-	s.Engine.Use(s.observe(), s.recover(), s.limitBody(), s.closeWhenDraining(), authenticate(verifier))
+	s.Engine.Use(s.observe(), s.recover(), s.limitBody(), s.closeWhenDraining(), authenticate(verifier), s.place())
 	s.Engine.NoRoute(func(c *gin.Context) { WriteProblem(c, NotFound("there is nothing at this path")) })
 	s.Engine.NoMethod(func(c *gin.Context) {
 		WriteProblem(c, NewProblem(http.StatusMethodNotAllowed, "not-found", "this path does not take "+c.Request.Method))
@@ -193,7 +195,7 @@ func apiConfig(info Info) huma.Config {
 	cfg.DocsPath = "" // ours loads nothing from other hosts
 	cfg.SchemasPath = ""
 	cfg.CreateHooks = nil // no $schema links in answers
-	cfg.OnAddOperation = append(cfg.OnAddOperation, completeDocument)
+	cfg.OnAddOperation = append(cfg.OnAddOperation, documentPosition, completeDocument)
 	cfg.Info.Description = "Errors are RFC 9457 problem details. Times are RFC 3339 in UTC."
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", BearerFormat: "JWT"},

@@ -143,7 +143,7 @@ const selectStudent = `select ` + recordColumns + ` from student where student_i
 
 // Get reads one student, synthetic ones too. Errors: not-found.
 func (s *Store) Get(ctx context.Context, id string) (Record, error) {
-	rows, _ := s.db.Query(ctx, selectStudent, id)
+	rows, _ := s.db.Reader(ctx).Query(ctx, selectStudent, id) // of the primary, for a write
 	record, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Record])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Record{}, notFound()

@@ -17,7 +17,7 @@ import (
 )
 
 func newUpCommand(g *globals) *cobra.Command {
-	var noStaging bool
+	var noStaging, replica bool
 	var ports []string
 	cmd := &cobra.Command{
 		Use: "up", Short: "Start the whole platform on this machine, in the foreground",
@@ -31,10 +31,12 @@ func newUpCommand(g *globals) *cobra.Command {
 				return usageError{err}
 			}
 			options.Staging = options.Staging && !noStaging
+			options.Replica = options.Replica || replica
 			return standalone.Run(cmd.Context(), options, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().BoolVar(&noStaging, "no-staging", false, "leave the staging environment out")
+	cmd.Flags().BoolVar(&replica, "replica", false, "run a streaming replica of PostgreSQL, which the services read from")
 	cmd.Flags().StringArrayVar(&ports, "set", nil, "a setting for this start, NAME=VALUE, over the environment's")
 	return cmd
 }

@@ -106,6 +106,8 @@ type Cluster struct {
 	Port int
 	// Settings are further server settings, by name.
 	Settings map[string]string
+	// Env is the environment of the cluster's processes, besides what they need.
+	Env []string
 }
 
 // Init makes the cluster unless it is there. The superuser's password is read from passwordFile. A cluster that was
@@ -123,16 +125,9 @@ func (c Cluster) Init(ctx context.Context, password string) error {
 	if !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("read the PostgreSQL data directory: %w", err)
 	}
-	// Made beside and renamed, so that a kill leaves no half cluster under the final name.
-	unfinished := c.Dir + ".new"
-	if err := os.RemoveAll(unfinished); err != nil {
-		return fmt.Errorf("remove an unfinished cluster: %w", err)
-	}
-	if err := os.Mkdir(unfinished, 0o700); err != nil {
-		return fmt.Errorf("make the PostgreSQL data directory: %w", err)
-	}
-	if err := os.Chown(unfinished, c.UID, c.GID); err != nil {
-		return fmt.Errorf("give %s to account %s: %w", unfinished, c.Name, err)
+	unfinished, err := c.makeUnfinished()
+	if err != nil {
+		return err
 	}
 	// initdb wants a file; the pipe keeps the password off the disk and out of the arguments.
 	read, write, err := os.Pipe()
@@ -154,6 +149,22 @@ func (c Cluster) Init(ctx context.Context, password string) error {
 		return fmt.Errorf("initdb: %w: %s", err, lastLines(out, 3))
 	}
 	return os.Rename(unfinished, c.Dir)
+}
+
+// makeUnfinished makes an empty folder beside the cluster's, to be renamed once it is complete, so that a kill leaves no half
+// cluster under the final name.
+func (c Cluster) makeUnfinished() (string, error) {
+	unfinished := c.Dir + ".new"
+	if err := os.RemoveAll(unfinished); err != nil {
+		return "", fmt.Errorf("remove an unfinished cluster: %w", err)
+	}
+	if err := os.Mkdir(unfinished, 0o700); err != nil {
+		return "", fmt.Errorf("make the PostgreSQL data directory: %w", err)
+	}
+	if err := os.Chown(unfinished, c.UID, c.GID); err != nil {
+		return "", fmt.Errorf("give %s to account %s: %w", unfinished, c.Name, err)
+	}
+	return unfinished, nil
 }
 
 // Command is the server process, to be started and watched by the caller. SIGINT stops it fast and cleanly.
@@ -206,7 +217,7 @@ func (c Cluster) Connect(ctx context.Context, password, database string) (*pgx.C
 func (c Cluster) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.Bin, program), args...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8"}
+	cmd.Env = append([]string{"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8"}, c.Env...)
 	c.Credential(cmd)
 	return cmd
 }

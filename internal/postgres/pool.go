@@ -19,16 +19,57 @@ type Config struct {
 	URL string `env:"DATABASE_URL,required"`
 	// Password, read from the file named here.
 	Password string `env:"DATABASE_PASSWORD_FILE,file"`
-	// MaxConns is the most connections one process holds.
+	// MaxConns is the most connections one process holds. All processes together must stay below the server's max_connections.
 	MaxConns int32 `env:"DATABASE_MAX_CONNS" envDefault:"8"`
+	// MinConns is how many connections are kept open, so that the first requests after a pause need not wait for one.
+	MinConns int32 `env:"DATABASE_MIN_CONNS" envDefault:"1"`
+	// MaxConnIdleTime closes a connection above MinConns that nobody used for so long: each costs the server a process.
+	MaxConnIdleTime time.Duration `env:"DATABASE_MAX_CONN_IDLE_TIME" envDefault:"5m"`
+	// MaxConnLifetime replaces a connection of that age: what a server process caches only grows, and a pool should find its
+	// way to the right server after the database has moved.
+	MaxConnLifetime time.Duration `env:"DATABASE_MAX_CONN_LIFETIME" envDefault:"30m"`
 	// StatementTimeout ends a statement that runs longer.
 	StatementTimeout time.Duration `env:"DATABASE_STATEMENT_TIMEOUT" envDefault:"15s"`
 	// LockTimeout ends a statement that waits longer for a lock.
 	LockTimeout time.Duration `env:"DATABASE_LOCK_TIMEOUT" envDefault:"5s"`
+	// IdleInTransactionTimeout ends a transaction in which nothing happens for so long: it holds locks, and keeps the dead rows
+	// of all tables.
+	IdleInTransactionTimeout time.Duration `env:"DATABASE_IDLE_IN_TRANSACTION_TIMEOUT" envDefault:"60s"`
 	// ConnectTimeout is how long one attempt to connect may take.
 	ConnectTimeout time.Duration `env:"DATABASE_CONNECT_TIMEOUT" envDefault:"5s"`
 	// Migrate applies pending migrations at start. Off under `sms up`, which has applied them before it starts a service.
 	Migrate bool `env:"DATABASE_MIGRATE" envDefault:"false"`
+
+	// ReplicaURL of a streaming replica, which takes reads; the role and its password are the primary's. Empty means none.
+	ReplicaURL string `env:"DATABASE_REPLICA_URL"`
+	// ReplicaMaxConns is the most connections one process holds to the replica, besides one to watch it.
+	ReplicaMaxConns int32 `env:"DATABASE_REPLICA_MAX_CONNS" envDefault:"8"`
+	// ReplicaMaxLag is how old the replica's data may be for reads to go there.
+	ReplicaMaxLag time.Duration `env:"DATABASE_REPLICA_MAX_LAG" envDefault:"1s"`
+	// ReplicaProbeInterval is how often the lag is measured.
+	ReplicaProbeInterval time.Duration `env:"DATABASE_REPLICA_PROBE_INTERVAL" envDefault:"200ms"`
+}
+
+// Check names every fault.
+func (c Config) Check() error {
+	var faults []error
+	for setting, conns := range map[string]int32{"DATABASE_MAX_CONNS": c.MaxConns, "DATABASE_REPLICA_MAX_CONNS": c.ReplicaMaxConns} {
+		if conns < 1 {
+			faults = append(faults, fmt.Errorf("%s: %d is no pool", setting, conns))
+		}
+	}
+	if c.MinConns < 0 || c.MinConns > c.MaxConns {
+		faults = append(faults, fmt.Errorf("DATABASE_MIN_CONNS: %d is not between 0 and DATABASE_MAX_CONNS", c.MinConns))
+	}
+	for setting, d := range map[string]time.Duration{"DATABASE_MAX_CONN_IDLE_TIME": c.MaxConnIdleTime, "DATABASE_MAX_CONN_LIFETIME": c.MaxConnLifetime,
+		"DATABASE_STATEMENT_TIMEOUT": c.StatementTimeout, "DATABASE_LOCK_TIMEOUT": c.LockTimeout,
+		"DATABASE_IDLE_IN_TRANSACTION_TIMEOUT": c.IdleInTransactionTimeout, "DATABASE_CONNECT_TIMEOUT": c.ConnectTimeout,
+		"DATABASE_REPLICA_MAX_LAG": c.ReplicaMaxLag, "DATABASE_REPLICA_PROBE_INTERVAL": c.ReplicaProbeInterval} {
+		if d < time.Millisecond {
+			faults = append(faults, fmt.Errorf("%s: %s is too short", setting, d))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // PoolConfig is the pgx configuration that the settings mean. application is shown in pg_stat_activity.
@@ -41,15 +82,26 @@ func (c Config) PoolConfig(application string) (*pgxpool.Config, error) {
 	if c.Password != "" {
 		cfg.ConnConfig.Password = c.Password
 	}
-	cfg.MaxConns = c.MaxConns
+	cfg.MaxConns, cfg.MinConns = c.MaxConns, c.MinConns
+	if c.MaxConnLifetime > 0 {
+		cfg.MaxConnLifetime, cfg.MaxConnLifetimeJitter = c.MaxConnLifetime, c.MaxConnLifetime/10
+	}
+	if c.MaxConnIdleTime > 0 {
+		cfg.MaxConnIdleTime = c.MaxConnIdleTime
+	}
+	cfg.PingTimeout, cfg.PrepareConn = c.ConnectTimeout, stillOpen
 	cfg.ConnConfig.ConnectTimeout = c.ConnectTimeout
+	cfg.ConnConfig.DialFunc = c.dial
 	params := cfg.ConnConfig.RuntimeParams
 	params["application_name"] = application
-	params["statement_timeout"] = strconv.FormatInt(c.StatementTimeout.Milliseconds(), 10)
-	params["lock_timeout"] = strconv.FormatInt(c.LockTimeout.Milliseconds(), 10)
+	params["statement_timeout"] = milliseconds(c.StatementTimeout)
+	params["lock_timeout"] = milliseconds(c.LockTimeout)
+	params["idle_in_transaction_session_timeout"] = milliseconds(c.IdleInTransactionTimeout)
 	params["timezone"] = "UTC"
 	return cfg, nil
 }
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
 // Open makes a pool. It connects when first used, so that a service starts, and says that it is not ready, while its
 // database is away.
@@ -73,8 +125,14 @@ func Unavailable(err error) bool {
 		case "08", "53", "57": // connection exception, insufficient resources, operator intervention
 			return true
 		}
-		const lockNotAvailable, notAccepting = "55P03", "55000" // lock_timeout; a database that allows no connections
-		return pg.Code == lockNotAvailable || pg.Code == notAccepting
+		switch pg.Code {
+		case "55P03", // lock_timeout
+			"55000", // a database that allows no connections
+			"25006", // a write on a server that only reads: the primary has moved
+			"25P03": // idle_in_transaction_session_timeout
+			return true
+		}
+		return false
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true

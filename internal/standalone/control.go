@@ -45,7 +45,7 @@ func (p *Platform) status() Status {
 	for _, port := range p.options.ports() {
 		s.Ports[port.name] = *port.value
 	}
-	fixed := map[string]int{"postgres": p.options.PostgresPort, "temporal-server": p.options.TemporalPort,
+	fixed := map[string]int{"postgres": p.options.PostgresPort, replicaProcess: p.options.PostgresReplicaPort, "temporal-server": p.options.TemporalPort,
 		"eureka-server": p.options.RegistryPort, "ops-service": p.options.OpsPort, "ops-worker": p.options.WorkerPort}
 	for _, fixedProcess := range p.fixedProcesses() {
 		ps := fixedProcess.snapshot()
@@ -58,7 +58,7 @@ func (p *Platform) status() Status {
 		s.Processes = append(s.Processes, ps)
 	}
 	for _, ps := range s.Processes {
-		s.Healthy = s.Healthy && ps.State == Ready
+		s.Healthy = s.Healthy && (ps.State == Ready || ps.Name == replicaProcess) // reads go to the primary while it is away
 	}
 	return s
 }

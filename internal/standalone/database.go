@@ -97,6 +97,9 @@ func (p *Platform) prepareDatabases(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := p.prepareReplica(ctx, conn); err != nil {
+		return err
+	}
 	return p.writeBackupPasswords()
 }
 

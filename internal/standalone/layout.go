@@ -36,6 +36,7 @@ func DefaultDataDir() string {
 }
 
 func (l Layout) postgres() string       { return filepath.Join(l.Root, "postgres") }
+func (l Layout) replica() string        { return filepath.Join(l.Root, "postgres-replica") }
 func (l Layout) secrets() string        { return filepath.Join(l.Root, "secrets") }
 func (l Layout) secret(n string) string { return filepath.Join(l.secrets(), n) }
 func (l Layout) releases() string       { return filepath.Join(l.Root, "releases") }
@@ -43,15 +44,16 @@ func (l Layout) logs() string           { return filepath.Join(l.Root, "logs") }
 func (l Layout) log(name string) string {
 	return filepath.Join(l.logs(), filepath.FromSlash(name)+".log")
 }
-func (l Layout) run() string             { return filepath.Join(l.Root, "run") }
-func (l Layout) lock() string            { return filepath.Join(l.run(), "sms.lock") }
-func (l Layout) desired() string         { return filepath.Join(l.Root, "desired.json") }
-func (l Layout) backups() string         { return filepath.Join(l.Root, "backups") }
-func (l Layout) publicKey() string       { return l.secret("token-public.pem") }
-func (l Layout) signingKey() string      { return l.secret("token-signing.pem") }
-func (l Layout) backupPasswords() string { return l.secret("backup.pgpass") }
-func (l Layout) workerToken() string     { return l.secret("ops-worker.token") }
-func (l Layout) studentToken() string    { return l.secret("student-service.token") }
+func (l Layout) run() string              { return filepath.Join(l.Root, "run") }
+func (l Layout) lock() string             { return filepath.Join(l.run(), "sms.lock") }
+func (l Layout) desired() string          { return filepath.Join(l.Root, "desired.json") }
+func (l Layout) backups() string          { return filepath.Join(l.Root, "backups") }
+func (l Layout) publicKey() string        { return l.secret("token-public.pem") }
+func (l Layout) signingKey() string       { return l.secret("token-signing.pem") }
+func (l Layout) backupPasswords() string  { return l.secret("backup.pgpass") }
+func (l Layout) replicaPasswords() string { return l.secret("replica.pgpass") }
+func (l Layout) workerToken() string      { return l.secret("ops-worker.token") }
+func (l Layout) studentToken() string     { return l.secret("student-service.token") }
 
 // Socket is the Unix socket on which a running `sms up` is asked and told things.
 func (l Layout) Socket() string { return filepath.Join(l.run(), "sms.sock") }

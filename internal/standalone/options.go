@@ -18,21 +18,24 @@ type Options struct {
 	Account string `env:"SMS_ACCOUNT" envDefault:"sms"`
 	// Staging says whether the staging environment runs.
 	Staging bool `env:"SMS_STAGING" envDefault:"true"`
+	// Replica says whether a streaming replica of the private PostgreSQL runs, which the services read from.
+	Replica bool `env:"SMS_REPLICA" envDefault:"false"`
 	// LogLevel of every process: debug, info, warn or error.
 	LogLevel string `env:"SMS_LOG_LEVEL" envDefault:"info"`
 	// TimeZone of the schedules, an IANA name.
 	TimeZone string `env:"SMS_TIMEZONE" envDefault:"Asia/Kolkata"`
 
-	GatewayPort        int `env:"SMS_GATEWAY_PORT" envDefault:"8080"`
-	StagingGatewayPort int `env:"SMS_STAGING_GATEWAY_PORT" envDefault:"8090"`
-	StudentPort        int `env:"SMS_STUDENT_PORT" envDefault:"8081"`
-	ConfigurationPort  int `env:"SMS_CONFIGURATION_PORT" envDefault:"8082"`
-	OpsPort            int `env:"SMS_OPS_PORT" envDefault:"8083"`
-	WorkerPort         int `env:"SMS_WORKER_PORT" envDefault:"8084"`
-	RegistryPort       int `env:"SMS_REGISTRY_PORT" envDefault:"8761"`
-	TemporalPort       int `env:"SMS_TEMPORAL_PORT" envDefault:"7233"`
-	TemporalUIPort     int `env:"SMS_TEMPORAL_UI_PORT" envDefault:"8233"`
-	PostgresPort       int `env:"SMS_POSTGRES_PORT" envDefault:"15432"`
+	GatewayPort         int `env:"SMS_GATEWAY_PORT" envDefault:"8080"`
+	StagingGatewayPort  int `env:"SMS_STAGING_GATEWAY_PORT" envDefault:"8090"`
+	StudentPort         int `env:"SMS_STUDENT_PORT" envDefault:"8081"`
+	ConfigurationPort   int `env:"SMS_CONFIGURATION_PORT" envDefault:"8082"`
+	OpsPort             int `env:"SMS_OPS_PORT" envDefault:"8083"`
+	WorkerPort          int `env:"SMS_WORKER_PORT" envDefault:"8084"`
+	RegistryPort        int `env:"SMS_REGISTRY_PORT" envDefault:"8761"`
+	TemporalPort        int `env:"SMS_TEMPORAL_PORT" envDefault:"7233"`
+	TemporalUIPort      int `env:"SMS_TEMPORAL_UI_PORT" envDefault:"8233"`
+	PostgresPort        int `env:"SMS_POSTGRES_PORT" envDefault:"15432"`
+	PostgresReplicaPort int `env:"SMS_POSTGRES_REPLICA_PORT" envDefault:"15433"`
 
 	// Replicas of the production environment.
 	GatewayReplicas       int `env:"SMS_GATEWAY_REPLICAS" envDefault:"2"`
@@ -67,6 +70,9 @@ func (o *Options) ports() []port {
 	}
 	if o.Staging {
 		ports = append(ports, port{"staging gateway", "SMS_STAGING_GATEWAY_PORT", &o.StagingGatewayPort})
+	}
+	if o.Replica {
+		ports = append(ports, port{"PostgreSQL replica", "SMS_POSTGRES_REPLICA_PORT", &o.PostgresReplicaPort})
 	}
 	return ports
 }

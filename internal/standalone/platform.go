@@ -97,7 +97,11 @@ func (p *Platform) prepare() error {
 	if err := p.layout.make(); err != nil {
 		return err
 	}
-	p.cluster = postgres.Cluster{Installation: install, Account: account, Dir: p.layout.postgres()}
+	p.cluster = postgres.Cluster{Installation: install, Account: account, Dir: p.layout.postgres(),
+		Env: []string{supervisedBy + "=" + p.layout.Root}}
+	if p.options.Replica {
+		p.cluster.Settings = map[string]string{"max_slot_wal_keep_size": maxSlotWAL}
+	}
 	return errors.Join(p.layout.checkReach(), p.layout.checkDisk(p.options.MinFreeDisk))
 }
 
@@ -142,14 +146,21 @@ func (p *Platform) start(ctx context.Context) error {
 	if err := p.cluster.Init(ctx, super); err != nil {
 		return err
 	}
-	if err := p.add(ctx, p.postgresProcess()); err != nil {
+	primary := p.postgresProcess()
+	if err := p.add(ctx, primary); err != nil {
 		return err
 	}
 	if err := p.prepareDatabases(ctx); err != nil {
 		return err
 	}
 	p.say("databases migrated")
-	return p.startServices(ctx)
+	if err := p.startServices(ctx); err != nil {
+		return err
+	}
+	if p.options.Replica {
+		p.begin(p.newReplica(primary).process)
+	}
+	return nil
 }
 
 func (p *Platform) startServices(ctx context.Context) error {
@@ -215,11 +226,16 @@ func (p *Platform) replicas(environment string) map[string]int {
 
 // add starts a process that runs once, and waits until it is ready.
 func (p *Platform) add(ctx context.Context, process *process) error {
+	p.begin(process)
+	return p.await(ctx, process)
+}
+
+// begin is add without the wait.
+func (p *Platform) begin(process *process) {
 	p.mu.Lock()
 	p.processes = append(p.processes, process)
 	p.mu.Unlock()
 	process.start()
-	return p.await(ctx, process)
 }
 
 func (p *Platform) await(ctx context.Context, process *process) error {
@@ -244,7 +260,7 @@ func (p *Platform) shutdown() {
 		byName[process.name] = process
 	}
 	p.fleet.stopAll("api-gateway")
-	for _, stage := range [][]string{{"ops-service", "ops-worker"}, {"eureka-server", "temporal-server"}, {"postgres"}} {
+	for _, stage := range [][]string{{"ops-service", "ops-worker"}, {"eureka-server", "temporal-server", replicaProcess}, {"postgres"}} {
 		var stopping []*process
 		for _, name := range stage {
 			if process := byName[name]; process != nil {

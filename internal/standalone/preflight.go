@@ -171,7 +171,11 @@ func (l Layout) leftovers() map[int]syscall.Signal {
 			found[pid] = syscall.SIGTERM
 		}
 	}
-	if pid := l.postmaster(); pid > 0 {
+	for _, cluster := range []string{l.postgres(), l.replica()} {
+		pid := postmaster(cluster)
+		if pid == 0 {
+			continue
+		}
 		for other := range found { // backends end with their server
 			if parentOf(other) == pid {
 				delete(found, other)
@@ -182,9 +186,9 @@ func (l Layout) leftovers() map[int]syscall.Signal {
 	return found
 }
 
-// postmaster is the pid of the PostgreSQL server that runs on the data directory, or 0.
-func (l Layout) postmaster() int {
-	content, err := os.ReadFile(filepath.Join(l.postgres(), "postmaster.pid"))
+// postmaster is the pid of the PostgreSQL server that runs on a cluster's folder, or 0.
+func postmaster(dir string) int {
+	content, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
 	if err != nil {
 		return 0
 	}
@@ -193,7 +197,7 @@ func (l Layout) postmaster() int {
 		return 0
 	}
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !strings.Contains(string(cmdline), "\x00"+l.postgres()+"\x00") {
+	if err != nil || !strings.Contains(string(cmdline), "\x00"+dir+"\x00") {
 		return 0 // stale: the number may belong to anybody by now
 	}
 	return pid

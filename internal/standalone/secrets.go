@@ -20,7 +20,8 @@ const (
 	tokenRenewal  = time.Hour
 )
 
-// password returns the password of a database role, made once. The services may read all but the superuser's.
+// password returns the password of a database role, made once. The services may read all but those of roles that see every
+// database.
 func (l Layout) password(role string) (string, error) {
 	path := l.passwordFile(role)
 	content, err := os.ReadFile(path)
@@ -31,7 +32,7 @@ func (l Layout) password(role string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("password of role %s: %w", role, err)
 	}
-	if role != postgres.Superuser {
+	if role != postgres.Superuser && role != replicaRole {
 		err = l.share(path)
 	}
 	return strings.TrimSpace(string(content)), err

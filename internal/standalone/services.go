@@ -42,10 +42,10 @@ func (p *Platform) serviceEnv(environment, service string) []string {
 	env := p.httpEnv(environment)
 	switch service {
 	case "student-service":
-		env = append(env, p.databaseEnv(studentDatabase(environment))...)
+		env = append(append(env, p.databaseEnv(studentDatabase(environment))...), p.replicaEnv(studentDatabase(environment))...)
 		env = append(env, "SCHOOL_SETTINGS_TOKEN_FILE="+p.layout.studentToken())
 	case "configuration-service":
-		env = append(env, p.databaseEnv(configurationDatabase(environment))...)
+		env = append(append(env, p.databaseEnv(configurationDatabase(environment))...), p.replicaEnv(configurationDatabase(environment))...)
 	}
 	return env
 }
@@ -72,9 +72,7 @@ func (p *Platform) postgresProcess() *process {
 	return newProcess(spec{
 		name: name, stopSignal: syscall.SIGINT, stopTimeout: p.options.StopTimeout, logFile: p.layout.log(name),
 		command: func() (*exec.Cmd, func(), error) {
-			cmd := p.cluster.Command()
-			cmd.Env = append(cmd.Env, supervisedBy+"="+p.layout.Root)
-			return cmd, func() {}, nil
+			return p.cluster.Command(), func() {}, nil
 		},
 		probe: func(ctx context.Context) error {
 			super, err := p.layout.password(postgres.Superuser)

@@ -142,19 +142,21 @@ func (g generator) changeQuery(to target, r *request) {
 	if len(parameters) > 0 && g.chance(85) {
 		p := pick(g, parameters)
 		name = p.Name
-		switch v := g.value(to.service, p.Name, p.Schema).(type) {
-		case raw: // a JSON string, for which a query has no quotes
-			value = url.QueryEscape(strings.Trim(string(v), `"`))
-		default:
-			value = url.QueryEscape(fmt.Sprint(v))
-		}
+		value = url.QueryEscape(plain(g.value(to.service, p.Name, p.Schema)))
 	}
 	added := pick(g, []string{name + "=" + value, name + "=" + value, name + "=" + value, name + "=" + value, name, name + "=", name + "=%zz", name + "=a;b",
 		name + "=" + value + "&" + name + "=" + url.QueryEscape(g.text())})
 	r.query = strings.Trim(r.query+"&"+added, "&")
 }
 
+// changeHeader sets a header of the operation, or one that means something to HTTP or to the platform.
 func (g generator) changeHeader(to target, r *request) {
+	headers := slices.DeleteFunc(slices.Clone(to.op.Parameters), func(p parameter) bool { return p.In != "header" })
+	if len(headers) > 0 && g.chance(30) {
+		p := pick(g, headers)
+		r.header.Set(p.Name, printable(plain(g.value(to.service, p.Name, p.Schema))))
+		return
+	}
 	name := pick(g, []string{"If-Match", "If-Match", "If-None-Match", "Idempotency-Key", "X-Request-ID", "Traceparent", "Accept", "Content-Type",
 		"Content-Type", "Content-Encoding", "Accept-Encoding", "Range", "X-SMS-Synthetic", "X-User-Role", "Cookie", "Accept-Language"})
 	values := map[string][]string{
@@ -178,14 +180,30 @@ func (g generator) changeHeader(to target, r *request) {
 	}
 }
 
-// headerText is text that may stand in a header: no control characters.
+// headerText is text that may stand in a header.
 func (g generator) headerText() string {
+	return printable(pick(g, []string{g.text(), "x", "true", "1", strings.Repeat("h", 2000), "a,b;c=d", "${jndi:ldap://x}", "%00"}))
+}
+
+// printable leaves out control characters, which no header may hold.
+func printable(text string) string {
 	return strings.Map(func(c rune) rune {
 		if c < ' ' || c == 0x7f {
 			return '?'
 		}
 		return c
-	}, pick(g, []string{"", "x", "true", "1", "\u00e9", "\U0001f600", strings.Repeat("h", 2000), "a,b;c=d", "${jndi:ldap://x}", "%00"}))
+	}, text[:min(2000, len(text))])
+}
+
+// plain is a JSON value as a query or header has it: without quotes.
+func plain(value any) string {
+	switch value := value.(type) {
+	case raw:
+		return strings.Trim(string(value), `"`)
+	case object:
+		return string(value.encode())
+	}
+	return fmt.Sprint(value)
 }
 
 // changeFields changes the fields of the body, as its schema suggests.

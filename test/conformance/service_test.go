@@ -85,20 +85,21 @@ func newCoverage() *coverage { return &coverage{count: map[string]map[int]int{}}
 func start(t *testing.T, p product, seen *coverage) *service {
 	t.Helper()
 	database := pgtest.New(t, p.migrations())
-	pool, err := postgres.Open(context.Background(), database, p.name)
+	db, err := postgres.OpenDB(context.Background(), database, p.name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(pool.Close)
+	t.Cleanup(db.Close)
 	verifier, tokens := makeTokens(t)
 	srv := server.New(server.Config{Address: "127.0.0.1:0", AdvertisedHost: "127.0.0.1", MaxHeaderBytes: 32 << 10, MaxBodyBytes: maxBodyBytes,
 		BodyIdleTimeout: time.Second, ShutdownTimeout: 10 * time.Second}, server.Info{Service: p.name, Version: "1"}, verifier, slog.New(slog.DiscardHandler))
-	p.mount(srv, postgres.NewDB(pool))
+	srv.UseDatabase(db)
+	p.mount(srv, db)
 	if err := srv.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	host, port := srv.Addr()
-	s := &service{base: fmt.Sprintf("http://%s:%d", host, port), database: pool.Config().ConnConfig.Database, tokens: tokens, seen: seen}
+	s := &service{base: fmt.Sprintf("http://%s:%d", host, port), database: db.Config().ConnConfig.Database, tokens: tokens, seen: seen}
 	transport := &http.Transport{MaxIdleConnsPerHost: 32}
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()

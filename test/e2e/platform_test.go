@@ -108,7 +108,7 @@ func dumpLogs(t testing.TB, dir string) {
 	}
 }
 
-var everyPort = []string{"GATEWAY", "STAGING_GATEWAY", "STUDENT", "CONFIGURATION", "OPS", "WORKER", "REGISTRY", "TEMPORAL", "TEMPORAL_UI", "POSTGRES"}
+var everyPort = []string{"GATEWAY", "STAGING_GATEWAY", "STUDENT", "CONFIGURATION", "OPS", "WORKER", "REGISTRY", "TEMPORAL", "TEMPORAL_UI", "POSTGRES", "POSTGRES_REPLICA"}
 
 func upCommand(t testing.TB, dataDir string, set ...string) *exec.Cmd {
 	args := []string{"up", "--data-dir", dataDir}
@@ -116,7 +116,10 @@ func upCommand(t testing.TB, dataDir string, set ...string) *exec.Cmd {
 		args = append(args, "--set", "SMS_"+port+"_PORT=0")
 	}
 	for _, s := range set {
-		args = append(args, "--set", s)
+		if !strings.HasPrefix(s, "--") {
+			args = append(args, "--set")
+		}
+		args = append(args, s)
 	}
 	return exec.Command(binary(t, "sms"), args...)
 }

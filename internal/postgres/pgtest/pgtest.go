@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -19,15 +20,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/school-sms/sms/internal/child"
 	"github.com/school-sms/sms/internal/postgres"
 )
 
 const dirPrefix = "sms-pgtest-"
 
 type server struct {
-	postgres.Cluster
-	password string
+	*Server
 
 	mu        sync.Mutex
 	templates map[string]string // digest of migrations → template database
@@ -56,7 +55,7 @@ func New(t testing.TB, migrations fs.FS) postgres.Config {
 			t.Error(err)
 		}
 	})
-	return s.Config(postgres.Superuser, s.password, name)
+	return s.Config(postgres.Superuser, s.Password, name)
 }
 
 // Cluster returns the server that the tests of this binary share, and its superuser's password.
@@ -66,7 +65,7 @@ func Cluster(t testing.TB) (postgres.Cluster, string) {
 	if err != nil {
 		t.Fatalf("start PostgreSQL for tests: %v", err)
 	}
-	return s.Cluster, s.password
+	return s.Cluster, s.Password
 }
 
 // template returns a database with the migrations applied, made once for each set of migrations.
@@ -94,7 +93,7 @@ func (s *server) template(ctx context.Context, migrations fs.FS) (string, error)
 	if err := s.exec(ctx, "create database "+name); err != nil {
 		return "", err
 	}
-	if _, err := postgres.Migrate(ctx, s.Config(postgres.Superuser, s.password, name), migrations); err != nil {
+	if _, err := postgres.Migrate(ctx, s.Config(postgres.Superuser, s.Password, name), migrations); err != nil {
 		return "", err
 	}
 	s.templates[key] = name
@@ -102,7 +101,7 @@ func (s *server) template(ctx context.Context, migrations fs.FS) (string, error)
 }
 
 func (s *server) exec(ctx context.Context, statement string) error {
-	conn, err := s.Connect(ctx, s.password, "postgres")
+	conn, err := s.Connect(ctx, s.Password, "postgres")
 	if err != nil {
 		return err
 	}
@@ -114,44 +113,14 @@ func (s *server) exec(ctx context.Context, statement string) error {
 }
 
 func start() (*server, error) {
-	sweep()
-	install, err := postgres.FindInstallation(os.Getenv("SMS_POSTGRES_BIN"))
+	s, err := newServer("shared", map[string]string{"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})
 	if err != nil {
 		return nil, err
 	}
-	account, err := postgres.ClusterAccount()
-	if err != nil {
+	if err := errors.Join(s.Init(context.Background(), s.Password), s.start()); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(os.TempDir(), dirPrefix+strconv.Itoa(os.Getpid()))
-	if err := os.Mkdir(dir, 0o711); err != nil {
-		return nil, err
-	}
-	port, err := FreePort()
-	if err != nil {
-		return nil, err
-	}
-	s := &server{password: rand.Text(), templates: map[string]string{}, Cluster: postgres.Cluster{
-		Installation: install, Account: account, Dir: filepath.Join(dir, "data"), Port: port,
-		Settings: map[string]string{"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"},
-	}}
-	ctx := context.Background()
-	if err := s.Init(ctx, s.password); err != nil {
-		return nil, err
-	}
-	cmd := s.Command()
-	if cmd.Stderr, err = os.Create(filepath.Join(dir, "log")); err != nil {
-		return nil, err
-	}
-	if err := child.Start(cmd, syscall.SIGQUIT); err != nil {
-		return nil, fmt.Errorf("start postgres: %w", err)
-	}
-	go func() { _ = cmd.Wait() }()
-	conn, err := s.Connect(ctx, s.password, "postgres")
-	if err != nil {
-		return nil, err
-	}
-	return s, conn.Close(ctx)
+	return &server{Server: s, templates: map[string]string{}}, nil
 }
 
 // sweep removes what earlier test binaries left: their servers died with them, their folders did not.
