@@ -21,18 +21,18 @@ type cursor struct {
 	position int64
 }
 
-// cursorVersion is the first byte of a cursor's binary form, before its epoch and its position.
-const cursorVersion = 1
+// feedVersion is the first byte of a cursor's binary form, before its epoch and its position.
+const feedVersion = 1
 
 func (c cursor) String() string {
-	raw := append([]byte{cursorVersion}, c.epoch[:]...)
+	raw := append([]byte{feedVersion}, c.epoch[:]...)
 	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint64(raw, uint64(c.position)))
 }
 
 func parseCursor(s string) (cursor, bool) {
 	var c cursor
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(raw) != 1+len(c.epoch)+8 || raw[0] != cursorVersion {
+	if err != nil || len(raw) != 1+len(c.epoch)+8 || raw[0] != feedVersion {
 		return cursor{}, false
 	}
 	position := binary.BigEndian.Uint64(raw[1+copy(c.epoch[:], raw[1:]):])

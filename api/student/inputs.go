@@ -4,15 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"regexp"
-	"slices"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
-	"golang.org/x/text/unicode/norm"
 
 	"github.com/school-sms/sms/api/server"
 )
@@ -216,58 +210,4 @@ type statusInput struct {
 	Body struct {
 		Status Status `json:"status" enum:"ACTIVE,INACTIVE"`
 	}
-}
-
-type searchInput struct {
-	StudentID string `query:"studentId" doc:"Exact."`
-	Mobile    string `query:"mobile" doc:"Exact."`
-	Status    Status `query:"status" enum:"ACTIVE,INACTIVE"`
-	Caste     string `query:"caste" doc:"Exact."`
-	FirstName string `query:"firstName" doc:"How the first name starts, in any case."`
-	LastName  string `query:"lastName" doc:"How the last name starts, in any case."`
-	MinAge    int    `query:"minAge" minimum:"0" maximum:"150" doc:"Least age today, in completed years."`
-	MaxAge    int    `query:"maxAge" minimum:"0" maximum:"150" default:"150" doc:"Greatest age today, in completed years."`
-	Sort      string `query:"sort" default:"createdAt,desc" doc:"A field, and asc or desc: createdAt, updatedAt, firstName, lastName, dateOfBirth, status or caste."`
-	Page      int    `query:"page" minimum:"0" maximum:"1000000" default:"0" doc:"Counts from 0."`
-	Size      int    `query:"size" minimum:"1" maximum:"100" default:"20"`
-
-	order Order
-}
-
-const oldest = 150 // years
-
-// Resolve reads the order, and refuses what no row could hold.
-func (in *searchInput) Resolve(huma.Context) []error {
-	var faults []error
-	field, direction, _ := strings.Cut(in.Sort, ",")
-	if _, known := sortColumns[field]; !known || !slices.Contains([]string{"", "asc", "desc"}, direction) {
-		faults = append(faults, server.Fault{Field: "sort", Code: "not-allowed",
-			Detail: fmt.Sprintf("must be one of %s, then ,asc or ,desc", strings.Join(SortFields(), ", "))})
-	}
-	in.order = Order{Field: field, Desc: direction == "desc"}
-	for _, text := range []struct {
-		field string
-		value *string
-	}{{"studentId", &in.StudentID}, {"mobile", &in.Mobile}, {"caste", &in.Caste}, {"firstName", &in.FirstName}, {"lastName", &in.LastName}} {
-		if !utf8.ValidString(*text.value) || strings.ContainsFunc(*text.value, unicode.IsControl) {
-			faults = append(faults, server.Fault{Field: text.field, Code: "wrong-format", Detail: "must be text without control characters"})
-		}
-		*text.value = norm.NFC.String(*text.value)
-	}
-	if in.MinAge > in.MaxAge {
-		faults = append(faults, server.Fault{Field: "minAge", Code: "out-of-range", Detail: "must not be above maxAge"})
-	}
-	return faults
-}
-
-func (in *searchInput) filter(today Date) Filter {
-	f := Filter{StudentID: in.StudentID, Mobile: in.Mobile, Status: in.Status, Caste: in.Caste,
-		FirstName: in.FirstName, LastName: in.LastName}
-	if in.MinAge > 0 {
-		f.BornBy = today.YearsBefore(in.MinAge)
-	}
-	if in.MaxAge < oldest {
-		f.BornAfter = today.YearsBefore(in.MaxAge + 1)
-	}
-	return f
 }

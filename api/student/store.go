@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 
@@ -27,7 +28,11 @@ const (
 type Author struct{ User, RequestID string }
 
 // Store keeps students in PostgreSQL. Each write is one statement, so that the audit and change rows stand or fall with it.
-type Store struct{ db *postgres.DB }
+type Store struct {
+	db      *postgres.DB
+	cursors cursors
+	reads   sync.Map // *pgxpool.Pool → *reads
+}
 
 // NewStore keeps students in the database.
 func NewStore(db *postgres.DB) *Store { return &Store{db: db} }
@@ -35,6 +40,13 @@ func NewStore(db *postgres.DB) *Store { return &Store{db: db} }
 const recordColumns = `student_id, first_name, last_name, date_of_birth, street, city, state, pin_code, country, mobile,
 	email, guardian_name, mother_name, caste, moles, aadhaar_number, status, synthetic, version,
 	created_at, created_by, updated_at, updated_by`
+
+// fields are the places of recordColumns.
+func (r *Record) fields() []any {
+	return []any{&r.StudentID, &r.FirstName, &r.LastName, &r.DateOfBirth, &r.Street, &r.City, &r.State, &r.PinCode, &r.Country, &r.Mobile,
+		&r.Email, &r.GuardianName, &r.MotherName, &r.Caste, &r.Moles, &r.AadhaarNumber, &r.Status, &r.Synthetic, &r.Version,
+		&r.CreatedAt, &r.CreatedBy, &r.UpdatedAt, &r.UpdatedBy}
+}
 
 const insertStudent = `
 with number as (

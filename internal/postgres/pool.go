@@ -98,6 +98,7 @@ func (c Config) PoolConfig(application string) (*pgxpool.Config, error) {
 	params["lock_timeout"] = milliseconds(c.LockTimeout)
 	params["idle_in_transaction_session_timeout"] = milliseconds(c.IdleInTransactionTimeout)
 	params["timezone"] = "UTC"
+	params["jit"] = "off" // compiling takes longer than our statements do
 	return cfg, nil
 }
 

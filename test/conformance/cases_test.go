@@ -35,6 +35,8 @@ type change func(*testing.T, *service, *request)
 type exercise struct {
 	// prepare makes the request that follows from the document one that the operation accepts.
 	prepare change
+	// also makes of that request others that the operation accepts and answers in another way.
+	also []change
 	// provoke makes of an accepted request one that is answered with the status, besides the statuses that generic knows.
 	provoke map[int]change
 }
@@ -45,16 +47,42 @@ var cases map[string]exercise
 func init() {
 	cases = map[string]exercise{
 		"create-student":         {provoke: map[int]change{http.StatusConflict: takenMobile}},
+		"search-students":        {also: []change{asked("cursor=start&size=1"), nextOfSearch, asked("q=Ahsa"), asked("firstName=a&sort=lastName,asc&minAge=3")}},
+		"get-student":            {also: []change{asked("reveal=aadhaarNumber")}},
 		"replace-student":        {provoke: map[int]change{http.StatusConflict: takenMobile}},
 		"patch-student":          {provoke: map[int]change{http.StatusConflict: takenMobile}},
 		"erase-student":          {prepare: confirmedErasure, provoke: map[int]change{http.StatusConflict: syntheticStudent}},
-		"student-changes":        {provoke: map[int]change{http.StatusConflict: foreignCursor}},
+		"student-changes":        {also: []change{nextOfChanges}, provoke: map[int]change{http.StatusConflict: foreignCursor}},
 		"import-students":        {prepare: oneRow, provoke: map[int]change{http.StatusAccepted: heldUp}},
 		"get-rejected-rows":      {provoke: map[int]change{http.StatusConflict: ofHeldUpImport}},
+		"list-settings":          {also: []change{presentVersion}},
 		"create-setting":         {provoke: map[int]change{http.StatusConflict: takenKey}},
 		"delete-setting":         {provoke: map[int]change{http.StatusConflict: neededAgeLimit}},
 		"replace-school-profile": {prepare: currentETag},
 	}
+}
+
+// asked asks with a query.
+func asked(query string) change {
+	return func(_ *testing.T, _ *service, r *request) { r.query = query }
+}
+
+// nextOfSearch goes on with a search from what its first page says.
+func nextOfSearch(t *testing.T, s *service, r *request) {
+	s.create(t, "create-student", "studentId")
+	s.create(t, "create-student", "studentId") // so that there is a second page
+	r.query = "cursor=start&size=1"
+	r.query = "size=1&cursor=" + s.fieldOf(t, r, "nextCursor")
+}
+
+func nextOfChanges(t *testing.T, s *service, r *request) {
+	r.query = "after=" + s.fieldOf(t, r, "next")
+}
+
+// presentVersion waits for a change of what is there.
+func presentVersion(t *testing.T, s *service, r *request) {
+	_, header, _ := s.send(t, r)
+	r.query = "waitForVersion=" + header.Get("Settings-Version")
 }
 
 // takenMobile asks for another student's mobile number.
@@ -284,6 +312,9 @@ func provokeAll(t *testing.T, s *service, op *operation) {
 				requests = provoke(t, s, op)
 			} else if status < 300 {
 				requests = []*request{s.valid(t, op)}
+				for _, also := range cases[op.ID].also {
+					requests = append(requests, s.changed(t, op, func(r *request) { also(t, s, r) }))
+				}
 			}
 			for _, r := range requests {
 				if got, _, body := s.send(t, r); got != status {

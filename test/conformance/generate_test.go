@@ -84,6 +84,9 @@ func (s *service) samples(t *testing.T, op *operation) []*request {
 	valid := make([]*request, samplesEach)
 	for i := range valid {
 		valid[i] = s.valid(t, op)
+		if also := cases[op.ID].also; len(also) > 0 && i%2 == 1 {
+			also[i/2%len(also)](t, s, valid[i])
+		}
 	}
 	return valid
 }

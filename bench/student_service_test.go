@@ -1,0 +1,166 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/school-sms/sms/internal/child"
+	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/postgres"
+	"github.com/school-sms/sms/internal/postgres/pgtest"
+	"github.com/school-sms/sms/migrations"
+)
+
+// studentService is a student-service process on a PostgreSQL server of its own, both as `sms up` runs them.
+type studentService struct {
+	postgres.Cluster
+	database postgres.Config
+	address  string
+	token    string // of a clerk
+	pid      int
+}
+
+// firstStudent is the number of the first of the students that are there; all numbers have six digits.
+const (
+	firstStudent = 100_001
+	students     = 100_000
+)
+
+const fillStudents = `
+insert into student (student_id, first_name, last_name, date_of_birth, street, city, state, pin_code, country, mobile, email,
+    guardian_name, mother_name, caste, moles, aadhaar_number, created_by, updated_by)
+select 'STU-2026-' || n, 'Asha ' || chr(65 + (n % 26)::int), 'Patil', date '2015-01-01' + (n % 1000)::int, n || ' Lake Road', 'Pune', 'Maharashtra', '411001',
+    'India', (6000000000 + n)::text, 'asha' || n || '@example.com', 'Ravi Patil', 'Meera Patil', 'General', '', (100000000000 + n)::text, 'bench', 'bench'
+from generate_series($1::bigint, $1 + $2 - 1) n`
+
+func startStudentService(b *testing.B) *studentService {
+	b.Helper()
+	dir, err := os.MkdirTemp("", "sms-bench-")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil {
+		b.Fatal(err)
+	}
+	s := &studentService{}
+	s.startDatabase(b, dir)
+	s.start(b, dir)
+	return s
+}
+
+func (s *studentService) startDatabase(b *testing.B, dir string) {
+	b.Helper()
+	install, err := postgres.FindInstallation(os.Getenv("SMS_POSTGRES_BIN"))
+	check(b, err)
+	account, err := postgres.ClusterAccount()
+	check(b, err)
+	port, err := pgtest.FreePort()
+	check(b, err)
+	s.Cluster = postgres.Cluster{Installation: install, Account: account, Dir: filepath.Join(dir, "postgres"), Port: port}
+	const password = "bench"
+	ctx := context.Background()
+	check(b, s.Init(ctx, password))
+	server := s.Command()
+	check(b, child.Start(server, syscall.SIGQUIT))
+	b.Cleanup(func() { stop(server, syscall.SIGINT) })
+	conn, err := s.Connect(ctx, password, "postgres")
+	check(b, err)
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, "create database student_db")
+	check(b, err)
+	s.database = s.Config(postgres.Superuser, password, "student_db")
+	_, err = postgres.Migrate(ctx, s.database, migrations.Student())
+	check(b, err)
+	s.exec(b, fillStudents, firstStudent, students)
+	s.exec(b, "vacuum analyze")
+	s.exec(b, "checkpoint")
+}
+
+// exec runs a statement as the superuser.
+func (s *studentService) exec(b *testing.B, statement string, args ...any) {
+	b.Helper()
+	ctx := context.Background()
+	conn, err := s.Connect(ctx, s.database.Password, "student_db")
+	check(b, err)
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, "set statement_timeout = 0")
+	check(b, err)
+	_, err = conn.Exec(ctx, statement, append([]any{pgx.QueryExecModeExec}, args...)...)
+	check(b, err)
+}
+
+func (s *studentService) start(b *testing.B, dir string) {
+	b.Helper()
+	private, public, err := identity.NewKeyPair()
+	check(b, err)
+	signer, err := identity.NewSigner(private)
+	check(b, err)
+	s.token, err = signer.Sign("clerk", identity.Clerk, time.Hour)
+	check(b, err)
+	key, password := filepath.Join(dir, "key"), filepath.Join(dir, "password")
+	check(b, os.WriteFile(key, public, 0o600))
+	check(b, os.WriteFile(password, []byte(s.database.Password), 0o600))
+	log, err := os.OpenFile(filepath.Join(dir, "student-service.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	check(b, err)
+	port, err := pgtest.FreePort()
+	check(b, err)
+	s.address = "127.0.0.1:" + strconv.Itoa(port)
+	cmd := exec.Command("../bin/student-service")
+	cmd.Env = append(os.Environ(), "SERVER_ADDRESS="+s.address, "SERVER_DRAIN_DELAY=0s", "IDENTITY_PUBLIC_KEY_FILE="+key, "DATABASE_URL="+s.database.URL,
+		"DATABASE_PASSWORD_FILE="+password, "DISCOVERY_URL=http://127.0.0.1:1/eureka")
+	cmd.Stderr = log
+	check(b, child.Start(cmd, syscall.SIGTERM))
+	b.Cleanup(func() { stop(cmd, syscall.SIGTERM) })
+	s.pid = cmd.Process.Pid
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		answer, err := http.Get("http://" + s.address + "/actuator/health/readiness")
+		if err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			text, _ := os.ReadFile(log.Name())
+			b.Fatalf("the service does not become ready: %s", text)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func stop(cmd *exec.Cmd, signal syscall.Signal) {
+	_ = cmd.Process.Signal(signal)
+	_ = cmd.Wait()
+}
+
+func check(b *testing.B, err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// against prints two loads, taken by turns, as medians and as the ratio of the medians.
+func against(b *testing.B, name string, ours, theirs func() float64, unit string) (our, their float64) {
+	b.Helper()
+	var us, them []float64
+	for range runs {
+		them, us = append(them, theirs()), append(us, ours())
+	}
+	our, their = median(us), median(them)
+	fmt.Printf("%-28s service %9.1f %s, pgbench %9.1f %s, ratio %.2f\n", name, our, unit, their, unit, our/their)
+	b.ReportMetric(our/their, name+"-ratio")
+	return our, their
+}
