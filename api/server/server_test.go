@@ -286,7 +286,7 @@ func TestDocument(t *testing.T) {
 	if got, want := slices.Sorted(maps.Keys(get.Responses)), []string{"204", "401", "422", "500", "503"}; !slices.Equal(got, want) {
 		t.Errorf("what takes no body and refuses nobody answers %v, want %v", got, want)
 	}
-	if unavailable := string(get.Responses["503"]); !strings.Contains(unavailable, "Retry-After") || !strings.Contains(unavailable, "X-Request-ID") {
+	if unavailable := string(get.Responses["503"]); !strings.Contains(unavailable, "Retry-After") || !strings.Contains(unavailable, "X-Request-Id") {
 		t.Errorf("the headers of 503 are not documented: %s", unavailable)
 	}
 	page := s.Do(t, "", http.MethodGet, "/docs", nil).Want(http.StatusOK)
