@@ -1,6 +1,7 @@
 package server
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 
@@ -22,10 +23,12 @@ func (in ReadInput) Status(etag string) int {
 	return http.StatusOK
 }
 
-// notModified documents the answer that a conditional operation has besides its own.
-func notModified(conditional bool) map[string]*huma.Response {
-	if !conditional {
-		return nil
+// responses documents what no type tells: streamed answers, and 304 of a conditional operation.
+func (op Operation) responses() map[string]*huma.Response {
+	all := map[string]*huma.Response{}
+	maps.Copy(all, op.Responses)
+	if op.Conditional {
+		all["304"] = &huma.Response{Description: "The caller has this already."}
 	}
-	return map[string]*huma.Response{"304": {Description: "The caller has this already."}}
+	return all
 }

@@ -143,9 +143,13 @@ func (s *Server) limitBody() gin.HandlerFunc {
 		if c.Request.ContentLength == 0 {
 			return
 		}
-		body := &impatientBody{ReadCloser: http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBodyBytes),
+		limit := s.cfg.MaxBodyBytes
+		if own, ok := s.bodyLimits[c.Request.Method+" "+c.FullPath()]; ok {
+			limit = own
+		}
+		body := &impatientBody{ReadCloser: http.MaxBytesReader(c.Writer, c.Request.Body, limit),
 			connection: http.NewResponseController(c.Writer), patience: s.cfg.BodyIdleTimeout,
-			announced: c.Request.ContentLength, limit: s.cfg.MaxBodyBytes}
+			announced: c.Request.ContentLength, limit: limit}
 		c.Request.Body = body
 		defer body.leave()
 		c.Next()

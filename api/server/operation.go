@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"mime"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -33,6 +34,12 @@ type Operation struct {
 	Errors []int
 	// Conditional says that the operation answers 304 to If-None-Match: its input embeds ReadInput.
 	Conditional bool
+	// Accepts is the media type of a body that is not JSON. Another is refused (415); the input reads the body by itself.
+	Accepts string
+	// MaxBodyBytes bounds the body where the server's own limit does not fit; 0 is the server's.
+	MaxBodyBytes int64
+	// Responses documents answers whose body is streamed, by status.
+	Responses map[string]*huma.Response
 	// Context, when set, gives the input's resolvers what they need besides the input.
 	Context func(context.Context) context.Context
 	// Fast, when set, answers requests that have no query string in place of the handler, without what huma costs. It must
@@ -47,7 +54,7 @@ func Register[I, O any](s *Server, op Operation, handler func(context.Context, *
 	if op.refusesSomebody() {
 		errs = append(errs, http.StatusForbidden)
 	}
-	if takesBody[I]() {
+	if op.Accepts != "" || takesBody[I]() {
 		errs = append(errs, http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge,
 			http.StatusUnsupportedMediaType)
 	}
@@ -61,11 +68,21 @@ func Register[I, O any](s *Server, op Operation, handler func(context.Context, *
 		}
 		description = "Roles: " + strings.Join(names, ", ") + "."
 	}
+	var body *huma.RequestBody
+	if op.Accepts != "" {
+		body = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{op.Accepts: {Schema: &huma.Schema{Type: huma.TypeString}}}}
+	}
+	if op.MaxBodyBytes > 0 {
+		s.bodyLimits[op.Method+" "+strings.NewReplacer("{", ":", "}", "").Replace(op.Path)] = op.MaxBodyBytes
+		description += fmt.Sprintf(" The body may have at most %d bytes.", op.MaxBodyBytes)
+	}
 	huma.Register(s.API, huma.Operation{
 		OperationID: op.ID, Method: op.Method, Path: op.Path, Summary: op.Summary, Description: description,
-		Tags: []string{s.Info.Service}, DefaultStatus: op.Status, Errors: errs, Responses: notModified(op.Conditional),
-		Security:    []map[string][]string{{"token": {}}},
-		Middlewares: huma.Middlewares{requireRole(s.API, op.Roles), findUnknownParameters, withContext(op.Context), answerFast(s.API, op.Fast)},
+		Tags: []string{s.Info.Service}, DefaultStatus: op.Status, Errors: errs,
+		RequestBody: body, Responses: op.responses(),
+		Security: []map[string][]string{{"token": {}}},
+		Middlewares: huma.Middlewares{requireRole(s.API, op.Roles), requireMediaType(s.API, op.Accepts), findUnknownParameters, withContext(op.Context),
+			answerFast(s.API, op.Fast)},
 		// The server's own limit answers first; huma refuses a body of just its limit.
 		MaxBodyBytes: s.cfg.MaxBodyBytes + 1,
 		// huma's deadline stays on the connection and would cancel a handler that works longer; the server has its own.
@@ -133,6 +150,19 @@ func requireRole(api huma.API, roles []identity.Role) func(huma.Context, func(hu
 		if len(roles) > 0 && !caller.Is(roles...) {
 			_ = huma.WriteErr(api, ctx, http.StatusForbidden, fmt.Sprintf("role %q may not do this", caller.Role))
 			return
+		}
+		next(ctx)
+	}
+}
+
+// requireMediaType refuses bodies of another type than the operation reads.
+func requireMediaType(api huma.API, accepted string) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		if accepted != "" {
+			if sent, _, err := mime.ParseMediaType(ctx.Header("Content-Type")); err != nil || sent != accepted {
+				_ = huma.WriteErr(api, ctx, http.StatusUnsupportedMediaType, "send the body as "+accepted)
+				return
+			}
 		}
 		next(ctx)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -109,6 +110,17 @@ func TooLarge(limit int64) *Problem {
 	return NewProblem(http.StatusRequestEntityTooLarge, "payload-too-large", fmt.Sprintf("a body may have at most %d bytes", limit))
 }
 
+// UnreadBody says why a body that a handler reads by itself did not come to its end.
+func UnreadBody(err error) *Problem {
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return TooLarge(tooLarge.Limit)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return NewProblem(http.StatusRequestTimeout, "validation-error", "the body stopped coming")
+	}
+	return NewProblem(http.StatusBadRequest, "validation-error", "the body ended before it was complete")
+}
+
 // Unavailable says that something the service stands on is away for now.
 func Unavailable(detail string, cause error) *Problem {
 	p := NewProblem(http.StatusServiceUnavailable, "unavailable", detail)
@@ -193,7 +205,7 @@ func problemOf(status int, msg string, errs []error) *Problem {
 		}
 	}
 	if msg == unreadableBody {
-		return NewProblem(http.StatusBadRequest, "validation-error", "the body ended before it was complete")
+		return UnreadBody(errors.Join(errs...))
 	}
 	name, known := problemNames[status]
 	if !known {

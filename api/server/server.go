@@ -76,8 +76,10 @@ type Server struct {
 	shared   net.Listener // nil when there is none
 	draining atomic.Bool
 	failed   chan error
-	onServe  []func()
-	onDrain  []func(context.Context)
+	// bodyLimits are those of routes that have their own, by method and path.
+	bodyLimits map[string]int64
+	onServe    []func()
+	onDrain    []func(context.Context)
 }
 
 // New builds a service that does not listen yet. Routes below /api ask for a token that verifier accepts.
@@ -85,7 +87,7 @@ func New(cfg Config, info Info, verifier *identity.Verifier, log *slog.Logger) *
 	gin.SetMode(gin.ReleaseMode)
 	s := &Server{
 		Engine: gin.New(), Health: newHealth(), Metrics: newMetrics(), Info: info,
-		cfg: cfg, log: log, failed: make(chan error, 1),
+		cfg: cfg, log: log, failed: make(chan error, 1), bodyLimits: map[string]int64{},
 	}
 	s.Engine.ContextWithFallback = true
 	s.Engine.HandleMethodNotAllowed = true

@@ -99,9 +99,22 @@ func (s *service) erase(ctx context.Context, in *erasureInput) (*erasureOutput, 
 // personalData lists every table that holds personal data of students, and how one student's is taken out of it. A table that is
 // not here must hold none.
 var personalData = []struct{ table, erase string }{
+	{"student_import_fault", eraseRejectedLines},
 	{"student", `delete from student where student_id = $1`},
 	{"student_audit", `update student_audit set before = null, after = null where student_id = $1`},
 }
+
+// Lines that an import has rejected stay for a day. That a line is about a student cannot be told from its key, which may be
+// what is wrong with it. It comes first in the list, because it reads the student's row.
+const eraseRejectedLines = `
+update student_import_fault as f
+set cells = '[]'
+from student as s
+where s.student_id = $1 and (
+    strpos(f.cells::text, s.student_id) > 0 or strpos(f.cells::text, s.mobile) > 0
+    or s.email <> '' and strpos(lower(f.cells::text), lower(s.email)) > 0
+    or s.aadhaar_number <> '' and strpos(f.cells::text, s.aadhaar_number) > 0
+    or strpos(lower(f.cells::text), lower(s.first_name)) > 0 and strpos(lower(f.cells::text), lower(s.last_name)) > 0)`
 
 // The lock makes writers wait, who then find nobody. It is a statement of its own: what follows sees all that they have written.
 const lockForErasure = `

@@ -2,6 +2,7 @@ package student
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"go.uber.org/fx"
@@ -14,12 +15,17 @@ import (
 
 // Module serves students from the process's database pool, by the settings of the school as they are.
 var Module = fx.Module("student",
+	server.Settings[CSVConfig](),
 	fx.Provide(NewStore),
 	fx.Provide(settings.Load[discovery.Config], settings.Load[school.Config], school.NewWatcher, fx.Private),
 	fx.Invoke(
 		follow,
-		func(s *server.Server, store *Store, w *school.Watcher) {
-			Mount(s, store, func() School { return schoolOf(w.Current()) }, time.Now)
+		func(lc fx.Lifecycle, s *server.Server, store *Store, w *school.Watcher, cfg CSVConfig, log *slog.Logger) {
+			current := func() School { return schoolOf(w.Current()) }
+			Mount(s, store, current, time.Now)
+			files := NewCSV(store, cfg, current, time.Now, log)
+			files.Mount(s)
+			lc.Append(fx.StartStopHook(files.Start, files.Stop))
 		},
 	),
 )

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 // Filter says which students a search is for. Zero fields do not filter.
@@ -88,15 +90,10 @@ type hit struct {
 	Exact bool `db:"exact"`
 }
 
-// querier is a pool or a transaction.
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
 // list reads some of the students of a filter, in order: those after a position, which is nil for the start.
 //
 // Each call is planned with its own values: a plan for any prefix would not use the index.
-func list(ctx context.Context, q querier, f Filter, o Order, after []string, size int, offset int64) ([]hit, error) {
+func list(ctx context.Context, q postgres.Conn, f Filter, o Order, after []string, size int, offset int64) ([]hit, error) {
 	from, args := f.from(o)
 	exact := "true as exact"
 	if o.Field == byRelevance {

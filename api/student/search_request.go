@@ -26,7 +26,8 @@ func (s *service) mountSearch(srv *server.Server) {
 		Summary: "Search students", Roles: []identity.Role{identity.Clerk, identity.Viewer}, Context: s.withService}, s.search)
 }
 
-type searchInput struct {
+// FilterInput says which students are meant.
+type FilterInput struct {
 	StudentID string `query:"studentId" doc:"Exact."`
 	Mobile    string `query:"mobile" doc:"Exact."`
 	Status    Status `query:"status" enum:"ACTIVE,INACTIVE"`
@@ -36,10 +37,14 @@ type searchInput struct {
 	Text      string `query:"q" doc:"Free text of at most 100 characters and 10 words, in any case, with or without accents. Every word starts a word of the student's, guardian's or mother's names, the mobile number, the student id or its last part; or differs by one letter left out, added, replaced or swapped with its neighbour from a word of four letters or more, or from the mobile number."`
 	MinAge    int    `query:"minAge" minimum:"0" maximum:"150" doc:"Least age today, in completed years."`
 	MaxAge    int    `query:"maxAge" minimum:"0" maximum:"150" default:"150" doc:"Greatest age today, in completed years."`
-	Sort      string `query:"sort" doc:"A field, and asc or desc: createdAt, updatedAt, firstName, lastName, dateOfBirth, status or caste. Without it createdAt,desc; with q those found without a typo come first."`
-	Page      int    `query:"page" minimum:"0" maximum:"1000000" default:"0" doc:"Counts from 0."`
-	Size      int    `query:"size" minimum:"1" maximum:"100" default:"20"`
-	Cursor    string `query:"cursor" doc:"Instead of page: start, then what nextCursor says or where Link leads. Pages take equally long however far one goes, nothing is counted, and what others write meanwhile neither repeats a student nor leaves one out."`
+}
+
+type searchInput struct {
+	FilterInput
+	Sort   string `query:"sort" doc:"A field, and asc or desc: createdAt, updatedAt, firstName, lastName, dateOfBirth, status or caste. Without it createdAt,desc; with q those found without a typo come first."`
+	Page   int    `query:"page" minimum:"0" maximum:"1000000" default:"0" doc:"Counts from 0."`
+	Size   int    `query:"size" minimum:"1" maximum:"100" default:"20"`
+	Cursor string `query:"cursor" doc:"Instead of page: start, then what nextCursor says or where Link leads. Pages take equally long however far one goes, nothing is counted, and what others write meanwhile neither repeats a student nor leaves one out."`
 
 	order Order
 	walk  bool     // by cursor
@@ -59,7 +64,7 @@ const (
 func (in *searchInput) Resolve(ctx huma.Context) []error {
 	address := ctx.URL()
 	in.query = address.Query()
-	faults := in.resolveTexts()
+	faults := in.check()
 	sort := in.Sort
 	if sort == "" {
 		sort = "createdAt,desc"
@@ -73,17 +78,17 @@ func (in *searchInput) Resolve(ctx huma.Context) []error {
 	if in.Sort == "" && in.Text != "" {
 		in.order = Order{Field: byRelevance, Desc: true}
 	}
-	if in.MinAge > in.MaxAge {
-		faults = append(faults, server.Fault{Field: "minAge", Code: "out-of-range", Detail: "must not be above maxAge"})
-	}
 	if in.walk = in.query.Has("cursor"); in.walk {
 		faults = append(faults, in.resolveCursor(ctx.Context())...)
 	}
 	return faults
 }
 
-// resolveTexts brings texts into the form that rows have.
-func (in *searchInput) resolveTexts() (faults []error) {
+// check brings texts into the form that rows have, and refuses what no row could hold.
+func (in *FilterInput) check() (faults []error) {
+	if in.MinAge > in.MaxAge {
+		faults = append(faults, server.Fault{Field: "minAge", Code: "out-of-range", Detail: "must not be above maxAge"})
+	}
 	for _, text := range []struct {
 		field string
 		value *string
@@ -131,7 +136,7 @@ func (in *searchInput) search() string {
 	return fmt.Sprintf("%#v", []any{in.StudentID, in.Mobile, in.Status, in.Caste, in.FirstName, in.LastName, in.Text, in.MinAge, in.MaxAge, in.order})
 }
 
-func (in *searchInput) filter(today Date) Filter {
+func (in *FilterInput) filter(today Date) Filter {
 	f := Filter{StudentID: in.StudentID, Mobile: in.Mobile, Status: in.Status, Caste: in.Caste,
 		FirstName: in.FirstName, LastName: in.LastName, Text: in.Text}
 	if in.MinAge > 0 {

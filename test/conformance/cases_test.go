@@ -46,14 +46,15 @@ var cases map[string]exercise
 
 func init() {
 	cases = map[string]exercise{
-		"create-student":         {provoke: map[int]change{http.StatusConflict: takenMobile}},
-		"search-students":        {also: []change{asked("cursor=start&size=1"), nextOfSearch, asked("q=Ahsa"), asked("firstName=a&sort=lastName,asc&minAge=3")}},
-		"get-student":            {also: []change{asked("reveal=aadhaarNumber")}},
-		"replace-student":        {provoke: map[int]change{http.StatusConflict: takenMobile}},
-		"patch-student":          {provoke: map[int]change{http.StatusConflict: takenMobile}},
-		"erase-student":          {prepare: confirmedErasure, provoke: map[int]change{http.StatusConflict: syntheticStudent}},
-		"student-changes":        {also: []change{nextOfChanges}, provoke: map[int]change{http.StatusConflict: foreignCursor}},
-		"import-students":        {prepare: oneRow, provoke: map[int]change{http.StatusAccepted: heldUp}},
+		"create-student":  {provoke: map[int]change{http.StatusConflict: takenMobile}},
+		"search-students": {also: []change{asked("cursor=start&size=1"), nextOfSearch, asked("q=Ahsa"), asked("firstName=a&sort=lastName,asc&minAge=3")}},
+		"get-student":     {also: []change{asked("reveal=aadhaarNumber")}},
+		"replace-student": {provoke: map[int]change{http.StatusConflict: takenMobile}},
+		"patch-student":   {provoke: map[int]change{http.StatusConflict: takenMobile}},
+		"erase-student":   {prepare: confirmedErasure, provoke: map[int]change{http.StatusConflict: syntheticStudent}},
+		"student-changes": {also: []change{nextOfChanges}, provoke: map[int]change{http.StatusConflict: foreignCursor}},
+		"import-students": {prepare: oneRow, also: []change{asked("dryRun=true"), partly},
+			provoke: map[int]change{http.StatusAccepted: heldUp}},
 		"get-rejected-rows":      {provoke: map[int]change{http.StatusConflict: ofHeldUpImport}},
 		"list-settings":          {also: []change{presentVersion}},
 		"create-setting":         {provoke: map[int]change{http.StatusConflict: takenKey}},
@@ -98,6 +99,12 @@ func takenKey(t *testing.T, s *service, r *request) {
 func oneRow(_ *testing.T, s *service, r *request) {
 	r.body = fmt.Appendf(nil, "firstName,lastName,dateOfBirth,street,city,state,pinCode,country,mobile,fatherNameOrGuardian,motherName,caste\r\n"+
 		"Asha,Patil,2016-06-30,12 Lake Road,Pune,Maharashtra,411001,India,"+fresh["mobile"]+",Ravi Patil,Meera Patil,General\r\n", s.number.Add(1))
+}
+
+// partly has a row that is taken and rows that are not.
+func partly(_ *testing.T, _ *service, r *request) {
+	r.query = "mode=partial"
+	r.body = append(r.body, "A,\xff,2016-02-30,,,,12,,1\r\n\"unclosed"...)
 }
 
 // heldUp sends the file where nobody can write students while the test runs.

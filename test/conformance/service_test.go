@@ -37,7 +37,11 @@ type product struct {
 
 var products = []product{
 	{"student-service", migrations.Student, func(srv *server.Server, db *postgres.DB) {
-		student.Mount(srv, student.NewStore(db), student.DefaultSchool, time.Now)
+		store := student.NewStore(db)
+		student.Mount(srv, store, student.DefaultSchool, time.Now)
+		student.NewCSV(store, student.CSVConfig{MaxBytes: maxBodyBytes, Wait: 5 * time.Second, MaxDeactivationPercent: 10, Keep: time.Hour,
+			Lease: time.Minute, StatementTimeout: time.Minute, MaxExports: 2 * callers, WriteTimeout: time.Minute},
+			student.DefaultSchool, time.Now, slog.New(slog.DiscardHandler)).Mount(srv)
 	}},
 	{"configuration-service", migrations.Configuration, func(srv *server.Server, db *postgres.DB) {
 		configuration.Mount(srv, configuration.NewStore(db), configuration.Config{WatchWait: time.Second, WatchInterval: 50 * time.Millisecond})
