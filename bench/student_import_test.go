@@ -213,7 +213,7 @@ func importService(b *testing.B, database postgres.Config) (address, token strin
 	host := "127.0.0.1:" + strconv.Itoa(port)
 	cmd := exec.Command("../bin/student-service")
 	cmd.Env = append(os.Environ(), "SERVER_ADDRESS="+host, "DATABASE_URL="+database.URL, "DATABASE_PASSWORD_FILE="+filepath.Join(dir, "password"),
-		"IDENTITY_PUBLIC_KEY_FILE="+filepath.Join(dir, "key"), "SERVER_DRAIN_DELAY=1ms", "DISCOVERY_URL=http://127.0.0.1:1/eureka", "STUDENT_IMPORT_WAIT=5m", "LOG_LEVEL=error")
+		"IDENTITY_PUBLIC_KEY_FILE="+filepath.Join(dir, "key"), "SERVER_DRAIN_DELAY=1ms", "DISCOVERY_URL=http://127.0.0.1:1/eureka", "STUDENT_IMPORT_WAIT=1h", "LOG_LEVEL=error")
 	cmd.Stderr = os.Stderr
 	if err := child.Start(cmd, syscall.SIGKILL); err != nil {
 		b.Fatal(err)

@@ -47,29 +47,37 @@ func weighted(names string, endings ...string) []string {
 	return out
 }
 
-// pick(array, salt) is a value of the array that depends on n and the salt alone.
-const pick = `(%[1]s)[1 + (hashint8extended(n, %[2]d) & 2147483647) %% array_length(%[1]s, 1)]`
+// draw(n, salt) is a number that depends on nothing else; drawn(n, salt, list) is the place it points to in a list, from 1 on.
+func draw(salt int) string { return fmt.Sprintf("(hashint8extended(n, %d) & 2147483647)", salt) }
 
-// Mobile numbers are distinct because the modulus is prime; createdAt has ties, as the rows of one import have.
+func drawn(salt int, list string) string { return draw(salt) + " % cardinality(" + list + ") + 1" }
+
+// Names are joined, because reaching into a long array of texts takes as long as the array is. Mobile numbers are distinct because
+// the modulus is prime; createdAt has ties, as the rows of one import have.
 var insertStudents = `
+with girls as (select * from unnest($2::text[]) with ordinality as girls (name, place)),
+boys as (select * from unnest($3::text[]) with ordinality as boys (name, place)),
+families as (select * from unnest($4::text[]) with ordinality as families (name, place))
 insert into student (student_id, first_name, last_name, date_of_birth, street, city, state, pin_code, country, mobile, email,
-    guardian_name, mother_name, caste, moles, aadhaar_number, status, version, created_at, created_by, updated_at, updated_by)
+    guardian_name, mother_name, caste, aadhaar_number, status, created_at, created_by, updated_at, updated_by)
 select 'STU-' || year || '-' || lpad(number::text, greatest(5, length(number::text)), '0'),
-    case when girl then ` + fmt.Sprintf(pick, "$2::text[]", 1) + ` else ` + fmt.Sprintf(pick, "$3::text[]", 1) + ` end,
-    family, date '2009-01-01' + ((hashint8extended(n, 3) & 2147483647) % 5000)::int,
-    (hashint8extended(n, 4) & 511) || ' Lake Road', city, 'Maharashtra', (400001 + (hashint8extended(n, 5) & 65535))::text, 'India',
-    (6000000000 + n * 2654435761 % 3999999979)::text, case when n % 3 = 0 then 'parent' || n || '@example.com' else '' end,
-    ` + fmt.Sprintf(pick, "$3::text[]", 6) + ` || ' ' || family, ` + fmt.Sprintf(pick, "$2::text[]", 7) + ` || ' ' || family,
-    ` + fmt.Sprintf(pick, "array['General', 'General', 'General', 'OBC', 'OBC', 'OBC', 'SC', 'SC', 'ST', 'EWS']", 8) + `,
-    '', case when n % 2 = 0 then lpad((n * 40503 % 999999999989)::text, 12, '0') else '' end,
-    case when hashint8extended(n, 9) & 15 = 0 then 'INACTIVE' else 'ACTIVE' end, 1,
-    created_at, 'clerk', created_at + case when n % 4 = 0 then interval '1 minute' * (hashint8extended(n, 10) & 262143) else interval '0' end, 'clerk'
+    case when ` + draw(0) + ` % 2 = 0 then girl.name else boy.name end, family.name, date '2009-01-01' + (` + draw(3) + ` % 5000)::int,
+    ` + draw(4) + ` % 500 || ' Lake Road', (array['Pune', 'Mumbai', 'Nagpur', 'Nashik', 'Thane'])[` + draw(11) + ` % 5 + 1],
+    'Maharashtra', (400001 + ` + draw(5) + ` % 45000)::text, 'India', (6000000000 + n * 2654435761 % 3999999979)::text,
+    case when n % 3 = 0 then 'parent' || n || '@example.com' else '' end, father.name || ' ' || family.name, mother.name || ' ' || family.name,
+    (array['General', 'General', 'General', 'OBC', 'OBC', 'OBC', 'SC', 'SC', 'ST', 'EWS'])[` + draw(8) + ` % 10 + 1],
+    case when n % 2 = 0 then lpad((n * 40503 % 999999999989)::text, 12, '0') else '' end,
+    case when ` + draw(9) + ` % 16 = 0 then 'INACTIVE' else 'ACTIVE' end, created_at, 'clerk',
+    created_at + case when n % 4 = 0 then interval '1 minute' * (` + draw(10) + ` % 250000) else interval '0' end, 'clerk'
 from generate_series(1, $1::bigint) as n
-cross join lateral (select 2019 + (n - 1) * 8 / $1 as year, hashint8extended(n, 0) & 1 = 0 as girl,
-    n - ((n - 1) * 8 / $1 * $1 + 7) / 8 as number,
-    ` + fmt.Sprintf(pick, "$4::text[]", 2) + ` as family,
-    ` + fmt.Sprintf(pick, "array['Pune', 'Mumbai', 'Nagpur', 'Nashik', 'Thane']", 11) + ` as city,
-    date_trunc('hour', timestamptz '2019-01-01 00:00Z' + n * interval '8 years' / $1) as created_at) as drawn`
+cross join lateral (select 2019 + (n - 1) * 8 / $1 as year, n - ((n - 1) * 8 / $1 * $1 + 7) / 8 as number,
+    date_trunc('hour', timestamptz '2019-01-01 00:00Z' + n * interval '8 years' / $1) as created_at) as registered
+join girls as girl on girl.place = ` + drawn(1, "$2::text[]") + `
+join boys as boy on boy.place = ` + drawn(12, "$3::text[]") + `
+join families as family on family.place = ` + drawn(2, "$4::text[]") + `
+join boys as father on father.place = ` + drawn(6, "$3::text[]") + `
+join girls as mother on mother.place = ` + drawn(7, "$2::text[]") + `
+order by n`
 
 // auditStudents gives every student the history of having been created.
 const auditStudents = `
@@ -104,6 +112,7 @@ func FillStudents(ctx context.Context, pool *pgxpool.Pool, n int, audit bool) er
 		}
 	}
 	run("set statement_timeout = 0")
+	run("set synchronous_commit = on") // vacuum finds rows visible to all only once their commit is on disk
 	run("set maintenance_work_mem = '512MB'")
 	for _, index := range indexes {
 		run("drop index " + index.Name)
@@ -118,7 +127,6 @@ func FillStudents(ctx context.Context, pool *pgxpool.Pool, n int, audit bool) er
 		run("vacuum analyze student_audit")
 	}
 	run("vacuum analyze student")
-	run("reset statement_timeout")
-	run("reset maintenance_work_mem")
+	run("reset all")
 	return err
 }

@@ -42,7 +42,8 @@ func (s *Server) place() gin.HandlerFunc {
 		}
 		if c.Request.Method == http.MethodGet {
 			ctx = s.db.WithReads(ctx, after)
-		} else if s.db.HasReplica() {
+		}
+		if s.db.HasReplica() {
 			ctx = context.WithValue(ctx, answerHeaderKey{}, c.Writer.Header())
 		}
 		if ctx != c.Request.Context() {
@@ -51,14 +52,17 @@ func (s *Server) place() gin.HandlerFunc {
 	}
 }
 
-// tellPosition adds to the answer of a write where it can be read. What is committed while an answer streams is not in it.
+// tellsPosition is the key in huma.Operation.Metadata of whether the answers carry a position.
+const tellsPosition = "tellsPosition"
+
+// tellPosition adds to an answer where the writes that it tells of can be read. What is committed while an answer streams is not in it.
 func (s *Server) tellPosition(ctx context.Context) {
 	if header, ok := ctx.Value(answerHeaderKey{}).(http.Header); ok {
 		header.Set(positionHeader, s.db.Position(ctx).String())
 	}
 }
 
-// documentPosition adds the header to every operation: to the request of a read, and to the answers of a write.
+// documentPosition adds the header to every operation: to the request of a read, and to answers that tell of writes.
 func documentPosition(_ *huma.OpenAPI, op *huma.Operation) {
 	param := func(description string) *huma.Param {
 		return &huma.Param{Description: description, Schema: &huma.Schema{Type: huma.TypeString, Pattern: postgres.PositionPattern}}
@@ -67,6 +71,8 @@ func documentPosition(_ *huma.OpenAPI, op *huma.Operation) {
 		sent := param("What the last answer to a write had in this header: the answer shows that write, even where reads go to a replica.")
 		sent.Name, sent.In = positionHeader, "header"
 		op.Parameters = append(op.Parameters, sent)
+	}
+	if tells, _ := op.Metadata[tellsPosition].(bool); !tells {
 		return
 	}
 	for status, response := range op.Responses {

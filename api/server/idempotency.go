@@ -75,6 +75,12 @@ func Once[T any](ctx context.Context, db *postgres.DB, in Repeatable, operation 
 	return result, err
 }
 
+// KeyReused says that the caller's Idempotency-Key belongs to another request.
+func KeyReused() *Problem {
+	return Invalid(Fault{Field: "Idempotency-Key", Code: "reused",
+		Detail: "you have sent another request under this key within 24 hours: take a new key for a new request"})
+}
+
 // recall reads what the key was answered with before.
 func recall(ctx context.Context, tx pgx.Tx, user, key string, hash []byte, result any) (known bool, err error) {
 	var free bool
@@ -92,8 +98,7 @@ func recall(ctx context.Context, tx pgx.Tx, user, key string, hash []byte, resul
 	case err != nil:
 		return false, fmt.Errorf("look up an Idempotency-Key: %w", err)
 	case !slices.Equal(stored, hash):
-		return false, Invalid(Fault{Field: "Idempotency-Key", Code: "reused",
-			Detail: "you have sent another request under this key within 24 hours: take a new key for a new request"})
+		return false, KeyReused()
 	}
 	if err := json.Unmarshal(answer, result); err != nil {
 		return false, fmt.Errorf("read the answer of an Idempotency-Key: %w", err)

@@ -40,6 +40,8 @@ type Operation struct {
 	MaxBodyBytes int64
 	// Responses documents answers whose body is streamed, by status.
 	Responses map[string]*huma.Response
+	// TellsPosition says that a GET tells of writes that were made without an answer of their own, as all other methods do.
+	TellsPosition bool
 	// Context, when set, gives the input's resolvers what they need besides the input.
 	Context func(context.Context) context.Context
 	// Fast, when set, answers requests that have no query string in place of the handler, without what huma costs. It must
@@ -68,6 +70,7 @@ func Register[I, O any](s *Server, op Operation, handler func(context.Context, *
 		}
 		description = "Roles: " + strings.Join(names, ", ") + "."
 	}
+	tells := op.Method != http.MethodGet || op.TellsPosition
 	var body *huma.RequestBody
 	if op.Accepts != "" {
 		body = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{op.Accepts: {Schema: &huma.Schema{Type: huma.TypeString}}}}
@@ -79,7 +82,7 @@ func Register[I, O any](s *Server, op Operation, handler func(context.Context, *
 	huma.Register(s.API, huma.Operation{
 		OperationID: op.ID, Method: op.Method, Path: op.Path, Summary: op.Summary, Description: description,
 		Tags: []string{s.Info.Service}, DefaultStatus: op.Status, Errors: errs,
-		RequestBody: body, Responses: op.responses(),
+		RequestBody: body, Responses: op.responses(), Metadata: map[string]any{tellsPosition: tells},
 		Security: []map[string][]string{{"token": {}}},
 		Middlewares: huma.Middlewares{requireRole(s.API, op.Roles), requireMediaType(s.API, op.Accepts), findUnknownParameters, withContext(op.Context),
 			answerFast(s.API, op.Fast)},
@@ -98,7 +101,9 @@ func Register[I, O any](s *Server, op Operation, handler func(context.Context, *
 		if err != nil {
 			return nil, fill(ctx, AsProblem(err))
 		}
-		s.tellPosition(ctx)
+		if tells {
+			s.tellPosition(ctx)
+		}
 		return out, nil
 	})
 }

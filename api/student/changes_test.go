@@ -48,8 +48,13 @@ func told(page ChangePage) string {
 // insert adds a student in a transaction that somebody else ends.
 func insert(ctx context.Context, tx pgx.Tx, year int, mobile string) (Record, error) {
 	details, _ := Rules{Ages: limits, Registered: registered}.Check(validInput())
+	var number int64
+	if err := tx.QueryRow(ctx, takeNumbers, year, false, 1).Scan(&number); err != nil {
+		return Record{}, err
+	}
 	args := details.args()
-	args["mobile"], args["year"], args["synthetic"], args["user"], args["request_id"] = mobile, year, false, "import", "long"
+	args["student_id"], args["mobile"], args["synthetic"] = fmt.Sprintf("STU-%d-%05d", year, number), mobile, false
+	args["user"], args["request_id"] = "import", "long"
 	rows, _ := tx.Query(ctx, insertStudent, args)
 	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Record])
 }

@@ -87,10 +87,12 @@ type csvHeader struct {
 // has says whether the file has a column.
 func (h csvHeader) has(column int) bool { return slices.Contains(h.columns, column) }
 
-// readHeader understands the names of a header, in any order and case. The faults are for the caller.
+// readHeader understands the names of a header, in any order and case. The faults are for the caller; they repeat no line that is no
+// header, which may be a student.
 func readHeader(names []string) (csvHeader, []server.Fault) {
 	h := csvHeader{names: make([]string, len(names)), columns: make([]int, len(names))}
 	var faults []server.Fault
+	unknown := 0
 	for i, name := range names {
 		name = strings.TrimSpace(name)
 		column, known := columnsByName[strings.ToLower(name)]
@@ -104,8 +106,12 @@ func readHeader(names []string) (csvHeader, []server.Fault) {
 		}
 		if !known {
 			column = ignoredColumn
+			unknown++
 		}
 		h.names[i], h.columns[i] = name, column
+	}
+	if unknown == len(names) {
+		return h, []server.Fault{{Code: "required", Detail: "the first line names no field of a student: it must be a header"}}
 	}
 	if !h.has(idColumn) && !h.has(mobileColumn) {
 		faults = append(faults, server.Fault{Field: "mobile", Code: "required",

@@ -180,9 +180,10 @@ func TestHeader(t *testing.T) {
 		"mobile\n":                                       " required",
 		"mobile\n\n":                                     " required",
 		"mobile,nick,Mobile,street,address.street,\n1\n": "nick unknown-field, Mobile duplicate, address.street duplicate,  unknown-field",
-		"firstName\n1\n":    "mobile required",
-		"\"mobile\n1\n":     " wrong-format",
-		"m\x00o\x00b\x00\n": " wrong-encoding",
+		fullRow(1) + "\n" + fullRow(2) + "\n":            " required",
+		"firstName\n1\n":                                 "mobile required",
+		"\"mobile\n1\n":                                  " wrong-format",
+		"m\x00o\x00b\x00\n":                              " wrong-encoding",
 	} {
 		_, _, _, faults, err := openCSV(strings.NewReader(header), unknownCharset)
 		var got []string

@@ -39,7 +39,7 @@ func (c *CSV) export(ctx context.Context, in *exportInput) (*exportOutput, error
 		<-c.exports
 	}
 	today := DateOf(c.now().In(c.school().Zone))
-	batch := batches(ctx, tx, in.filter(today))
+	batch := exportBatches(ctx, tx, in.filter(today))
 	var first []Record
 	if err == nil {
 		first, err = batch("")
@@ -57,8 +57,8 @@ func (c *CSV) export(ctx context.Context, in *exportInput) (*exportOutput, error
 	}}, nil
 }
 
-// batches reads students in the order of their ids, those that come after one.
-func batches(ctx context.Context, tx pgx.Tx, f Filter) func(after string) ([]Record, error) {
+// exportBatches reads students in the order of their ids, those that come after one.
+func exportBatches(ctx context.Context, tx pgx.Tx, f Filter) func(after string) ([]Record, error) {
 	from, args := f.from(Order{})
 	sql := fmt.Sprintf("select %s%s and student_id > $%d order by student_id limit %d", recordColumns, from, len(args)+1, exportedAtOnce)
 	args = append([]any{pgx.QueryExecModeCacheDescribe}, args...)

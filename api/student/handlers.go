@@ -67,10 +67,14 @@ func (s *service) create(ctx context.Context, in *createInput) (*createdOutput, 
 	if err := mayWrite(ctx, in.Synthetic); err != nil {
 		return nil, err
 	}
+	id, err := s.store.NewID(ctx, in.registered.Year, in.Synthetic)
+	if err != nil {
+		return nil, err
+	}
 	var record Record
-	id, err := server.Once(ctx, s.store.db, in.Repeatable, "create-student", func(on postgres.Conn) (string, error) {
+	id, err = server.Once(ctx, s.store.db, in.Repeatable, "create-student", func(on postgres.Conn) (string, error) {
 		var err error
-		record, err = s.store.Create(ctx, on, in.details, in.Synthetic, in.registered.Year, author(ctx))
+		record, err = s.store.Create(ctx, on, id, in.details, in.Synthetic, author(ctx))
 		return record.StudentID, err
 	})
 	if err == nil && record.StudentID == "" { // answered before

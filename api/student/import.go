@@ -18,8 +18,8 @@ type CSVConfig struct {
 	Keep time.Duration `env:"STUDENT_IMPORT_KEEP" envDefault:"24h"`
 	// Lease is how long an import is left alone that nobody is seen to work on.
 	Lease time.Duration `env:"STUDENT_IMPORT_LEASE" envDefault:"15s"`
-	// StatementTimeout ends a statement of an import, and its wait for a lock, that takes longer.
-	StatementTimeout time.Duration `env:"STUDENT_IMPORT_STATEMENT_TIMEOUT" envDefault:"10m"`
+	// StatementTimeout ends a statement of an import, and its wait for a lock, that takes longer: a file of MaxBytes is written by one.
+	StatementTimeout time.Duration `env:"STUDENT_IMPORT_STATEMENT_TIMEOUT" envDefault:"1h"`
 	// MaxExports is how many exports one process sends at once: each holds a connection to the database.
 	MaxExports int `env:"STUDENT_EXPORT_MAX" envDefault:"2"`
 	// WriteTimeout ends an export or a report whose reader takes nothing for so long.

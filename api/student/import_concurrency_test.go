@@ -1,6 +1,7 @@
 package student
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -173,7 +174,7 @@ func TestImportsAtOnce(t *testing.T) {
 					c = second
 				}
 				id := f.beginImport(t, c, h)
-				if err := c.upload(t.Context(), id, h, reader, first); err != nil {
+				if err := c.upload(t.Context(), id, sha256.New(), h, reader, first); err != nil {
 					t.Error(err)
 					return
 				}
@@ -211,7 +212,7 @@ func TestImportsAtOnce(t *testing.T) {
 func (f csvFixture) beginImport(t *testing.T, c *CSV, h csvHeader) (id string) {
 	t.Helper()
 	args := map[string]any{"dry_run": false, "mode": allRows, "confirm": false, "file_name": "", "header": h.names, "separator": ",", "request_id": "r",
-		"user": "test", "lease": c.cfg.Lease}
+		"user": "test", "key": "", "lease": c.cfg.Lease}
 	if err := f.pool.QueryRow(t.Context(), insertImport, pgx.NamedArgs(args)).Scan(&id); err != nil {
 		t.Fatal(err)
 	}

@@ -2,11 +2,14 @@ package student
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"mime"
 	"net/http"
@@ -20,6 +23,7 @@ import (
 
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 const (
@@ -48,12 +52,12 @@ func (c *CSV) Mount(srv *server.Server) {
 	taken.Headers = map[string]*huma.Param{"Location": {Schema: text}}
 
 	server.Register(srv, server.Operation{ID: "import-students", Method: http.MethodPost, Path: imports, Status: http.StatusCreated,
-		Summary: "Write students from a CSV file", Roles: clerks, Accepts: csvType, MaxBodyBytes: c.cfg.MaxBytes,
+		Summary: "Write students from a CSV file", Roles: clerks, Accepts: csvType, MaxBodyBytes: c.cfg.MaxBytes, Errors: []int{http.StatusConflict},
 		Responses: map[string]*huma.Response{"201": answer("The import has ended.", "application/json", report), "202": taken}}, c.create)
 	server.Register(srv, server.Operation{ID: "list-imports", Method: http.MethodGet, Path: imports,
 		Summary: "List the newest imports, running ones too", Roles: clerks}, c.list)
 	server.Register(srv, server.Operation{ID: "get-import", Method: http.MethodGet, Path: imports + "/{importId}",
-		Summary: "Read where an import stands, and every error of its file", Roles: clerks, Errors: []int{http.StatusNotFound},
+		Summary: "Read where an import stands, and every error of its file", Roles: clerks, Errors: []int{http.StatusNotFound}, TellsPosition: true,
 		Responses: map[string]*huma.Response{"200": answer("The import.", "application/json", report)}}, c.get)
 	server.Register(srv, server.Operation{ID: "get-rejected-rows", Method: http.MethodGet, Path: imports + "/{importId}/rejected",
 		Summary: "Read the bad rows of an import's file as CSV, to mend them and import them again", Roles: clerks,
@@ -69,9 +73,11 @@ type importInput struct {
 	Mode     string `query:"mode" enum:"all,partial" default:"all" doc:"What to do with the good rows when there are bad ones: all writes nothing, partial writes them."`
 	Confirm  bool   `query:"confirm" doc:"Allow the import to deactivate as many students as its file says."`
 	FileName string `query:"fileName" maxLength:"200" doc:"What to call the file in the report."`
+	Key      string `header:"Idempotency-Key" maxLength:"255" doc:"Names this request. Sent again by you with the same file, while the report is kept, it is answered with the same import; one that FAILED is not remembered."`
 
 	body    io.Reader
 	charset charset
+	digest  hash.Hash // of the request, for its key
 }
 
 // Resolve leaves the body to the handler.
@@ -86,6 +92,11 @@ func (in *importInput) Resolve(ctx huma.Context) []error {
 		in.charset = latin1Charset
 	default:
 		return []error{server.NewProblem(http.StatusUnsupportedMediaType, "validation-error", "charset must be utf-8, iso-8859-1 or windows-1252")}
+	}
+	in.digest = sha256.New()
+	if in.Key != "" {
+		fmt.Fprintf(in.digest, "%t %s %t %q %q\n", in.DryRun, in.Mode, in.Confirm, in.FileName, params["charset"])
+		in.body = io.TeeReader(in.body, in.digest)
 	}
 	if in.FileName != storable(in.FileName) {
 		return []error{server.Fault{Field: "fileName", Code: "wrong-format", Detail: "must be text"}}
@@ -104,21 +115,30 @@ type importsOutput struct{ Body Imports }
 
 // create stages the file while it comes, and waits a while for the import's end.
 func (c *CSV) create(ctx context.Context, in *importInput) (*importOutput, error) {
+	by := author(ctx)
+	if in.Key != "" {
+		if importID, err := c.sentBefore(ctx, in, by.User); err != nil {
+			return nil, err
+		} else if importID != "" {
+			return c.answer(ctx, importID)
+		}
+	}
 	reader, header, first, faults, err := openCSV(in.body, in.charset)
 	if err != nil {
 		return nil, server.UnreadBody(err)
 	} else if len(faults) > 0 {
 		return nil, server.Invalid(faults...)
 	}
-	by := author(ctx)
 	var importID string
 	err = c.store.db.QueryRow(ctx, insertImport, pgx.NamedArgs{"dry_run": in.DryRun, "mode": in.Mode, "confirm": in.Confirm,
 		"file_name": in.FileName, "header": header.names, "separator": string(reader.comma), "request_id": by.RequestID, "user": by.User,
-		"lease": c.cfg.Lease}).Scan(&importID)
-	if err != nil {
+		"lease": c.cfg.Lease, "key": in.Key}).Scan(&importID)
+	if postgres.ViolatedConstraint(err) == "student_import_key" {
+		return nil, keyInUse()
+	} else if err != nil {
 		return nil, fmt.Errorf("begin an import: %w", err)
 	}
-	if err := c.upload(ctx, importID, header, reader, first); err != nil {
+	if err := c.upload(ctx, importID, in.digest, header, reader, first); err != nil {
 		c.abandon(importID)
 		return nil, asUpload(err)
 	}
@@ -127,6 +147,11 @@ func (c *CSV) create(ctx context.Context, in *importInput) (*importOutput, error
 	case <-time.After(c.cfg.Wait):
 	case <-ctx.Done():
 	}
+	return c.answer(ctx, importID)
+}
+
+// answer tells whoever has sent a file where its import stands.
+func (c *CSV) answer(ctx context.Context, importID string) (*importOutput, error) {
 	row, err := readImport(ctx, c.store.db, importID)
 	if err != nil {
 		return nil, err
@@ -138,8 +163,33 @@ func (c *CSV) create(ctx context.Context, in *importInput) (*importOutput, error
 	return &importOutput{Location: importPath(importID), Body: c.report(ctx, row, status)}, nil
 }
 
+// sentBefore returns the import that the caller's key stands for, "" when there is none, after reading that it is the same file.
+func (c *CSV) sentBefore(ctx context.Context, in *importInput, user string) (importID string, err error) {
+	var digest []byte
+	err = c.store.db.QueryRow(ctx, selectSentBefore, user, in.Key).Scan(&importID, &digest)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("look up an Idempotency-Key: %w", err)
+	case digest == nil:
+		return "", keyInUse()
+	}
+	if _, err := io.Copy(io.Discard, in.body); err != nil {
+		return "", server.UnreadBody(err)
+	}
+	if !bytes.Equal(digest, in.digest.Sum(nil)) {
+		return "", server.KeyReused()
+	}
+	return importID, nil
+}
+
+func keyInUse() error {
+	return server.Conflict("a file with this Idempotency-Key is still being sent: wait, then send it again")
+}
+
 // upload stages a file and hands it over to be decided.
-func (c *CSV) upload(ctx context.Context, importID string, h csvHeader, r *csvReader, first csvRecord) error {
+func (c *CSV) upload(ctx context.Context, importID string, digest hash.Hash, h csvHeader, r *csvReader, first csvRecord) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var at progress
@@ -149,7 +199,7 @@ func (c *CSV) upload(ctx context.Context, importID string, h csvHeader, r *csvRe
 	err := stage.run(ctx, r, first)
 	release()
 	if err == nil {
-		tag, failed := c.store.db.Exec(ctx, endUpload, importID, at.rows.Load(), stage.staged, stage.utf8, c.cfg.Lease)
+		tag, failed := c.store.db.Exec(ctx, endUpload, importID, at.rows.Load(), stage.staged, stage.utf8, c.cfg.Lease, digest.Sum(nil))
 		if err = failed; err == nil && tag.RowsAffected() == 0 {
 			err = errImportLost
 		}

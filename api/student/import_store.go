@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/school-sms/sms/api/server"
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 // importRow is a row of the table student_import.
@@ -58,16 +58,10 @@ func (r importRow) present() Import {
 const importColumns = `import_id::text, state, phase, dry_run, mode, confirm, file_name, header, separator, utf8, rows_read, rows_staged,
 	rows_created, rows_updated, rows_unchanged, rows_rejected, deactivated, attempts, request_id, created_at, created_by, finished_at`
 
-// querier is a pool or a transaction.
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-}
-
 var validImportID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // readImport reads one import. Errors: not-found.
-func readImport(ctx context.Context, db querier, importID string) (importRow, error) {
+func readImport(ctx context.Context, db postgres.Conn, importID string) (importRow, error) {
 	if !validImportID.MatchString(importID) {
 		return importRow{}, server.NotFound(noImport)
 	}
@@ -86,7 +80,7 @@ const noImport = "there is no import with this id; reports are kept for a limite
 // newestImports is how many imports are listed.
 const newestImports = 100
 
-func listImports(ctx context.Context, db querier) ([]importRow, error) {
+func listImports(ctx context.Context, db postgres.Conn) ([]importRow, error) {
 	rows, _ := db.Query(ctx, "select "+importColumns+" from student_import order by created_at desc, import_id limit $1", newestImports)
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[importRow])
 	if err != nil {
@@ -96,9 +90,13 @@ func listImports(ctx context.Context, db querier) ([]importRow, error) {
 }
 
 const insertImport = `
-insert into student_import (dry_run, mode, confirm, file_name, header, separator, request_id, created_by, lease_until)
-values (@dry_run, @mode, @confirm, @file_name, @header, @separator, @request_id, @user, now() + @lease::interval)
+insert into student_import (dry_run, mode, confirm, file_name, header, separator, request_id, created_by, lease_until, idempotency_key)
+values (@dry_run, @mode, @confirm, @file_name, @header, @separator, @request_id, @user, now() + @lease::interval, nullif(@key, ''))
 returning import_id::text`
+
+// selectSentBefore finds the import of a caller's key. An upload that runs has no digest yet.
+const selectSentBefore = `
+select import_id::text, body_digest from student_import where created_by = $1 and idempotency_key = $2 and state <> 'FAILED'`
 
 // keepImport renews the lease of an import that still runs, and says where it stands.
 const keepImport = `
@@ -106,7 +104,7 @@ update student_import set lease_until = now() + $2::interval, phase = $3, rows_r
 
 // endUpload hands a staged file over to be applied.
 const endUpload = `
-update student_import set phase = 'CHECKING', rows_read = $2, rows_staged = $3, utf8 = $4, lease_until = now() + $5::interval
+update student_import set phase = 'CHECKING', rows_read = $2, rows_staged = $3, utf8 = $4, lease_until = now() + $5::interval, body_digest = $6
 where import_id = $1 and state = 'RUNNING'`
 
 // releaseImport lets another instance go on at once.
@@ -142,7 +140,7 @@ with old as (
 delete from student_import_row where import_id = any(array(select import_id from student_import where finished_at is not null))`
 
 // faultOfAll notes what is wrong with a whole import.
-func faultOfAll(ctx context.Context, db querier, importID string, fault RowFault) error {
+func faultOfAll(ctx context.Context, db postgres.Conn, importID string, fault RowFault) error {
 	_, err := db.Exec(ctx, `insert into student_import_fault (import_id, line, cells, faults) values ($1, 0, '[]', $2)
 		on conflict (import_id, line) do nothing`, importID, []RowFault{fault})
 	if err != nil {
@@ -166,7 +164,7 @@ const (
 )
 
 // eachFaultyLine visits the faulty lines after one.
-func eachFaultyLine(ctx context.Context, db querier, sql, importID string, after int64, visit func(faultyLine) error) error {
+func eachFaultyLine(ctx context.Context, db postgres.Conn, sql, importID string, after int64, visit func(faultyLine) error) error {
 	for {
 		rows, _ := db.Query(ctx, sql, importID, after)
 		lines, err := pgx.CollectRows(rows, pgx.RowToStructByName[faultyLine])

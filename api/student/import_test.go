@@ -48,6 +48,36 @@ func newCSVFixture(t *testing.T, change func(*CSVConfig)) csvFixture {
 	return f
 }
 
+func TestImportIsRememberedByItsKey(t *testing.T) {
+	t.Parallel()
+	f := newCSVFixture(t, nil)
+	file := fullHeader + "\n" + fullRow(1) + "\n" + fullRow(2) + "\n"
+	first := f.send(t, "", file, "Idempotency-Key", "k").Want(http.StatusCreated)
+	again := f.send(t, "", file, "Idempotency-Key", "k").Want(http.StatusCreated)
+	if string(again.Body) != string(first.Body) || again.Header.Get("Location") != first.Header.Get("Location") {
+		t.Errorf("answered %s, first %s", again.Body, first.Body)
+	}
+	for query, other := range map[string]string{"": file + "\n", "?dryRun=true": file} {
+		faults := f.send(t, query, other, "Idempotency-Key", "k").Faults(http.StatusUnprocessableEntity, "validation-error")
+		if faults["Idempotency-Key"] != "reused" {
+			t.Errorf("%q: faults %v", query, faults)
+		}
+	}
+	if n := f.count(t, "select count(*) from student_import"); n != 1 {
+		t.Errorf("%d imports, want 1", n)
+	}
+	if _, err := f.pool.Exec(t.Context(), "update student_import set state = 'RUNNING', body_digest = null"); err != nil { // as while the file comes
+		t.Fatal(err)
+	}
+	f.send(t, "", file, "Idempotency-Key", "k").Problem(http.StatusConflict, "conflict")
+	if _, err := f.pool.Exec(t.Context(), "update student_import set state = 'FAILED'"); err != nil {
+		t.Fatal(err)
+	}
+	if next := f.send(t, "", file, "Idempotency-Key", "k").Want(http.StatusCreated); next.Header.Get("Location") == first.Header.Get("Location") {
+		t.Error("an import that failed was answered again")
+	}
+}
+
 func noon() time.Time {
 	return time.Date(today.Year, today.Month, today.Day, 12, 0, 0, 0, DefaultSchool().Zone)
 }

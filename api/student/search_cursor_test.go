@@ -170,7 +170,7 @@ func TestAnyTextIsOnlyText(t *testing.T) {
 	f.add(t, 1, 3)
 	texts := []string{"O''Neil:*", "a&b|!c", "(((", `a\`, `\` + "'a", "stu-", "STU-2026-00001", "stu-2026-0000'", "½ ﬁ ß Æ", "～a", "\u200dआ", "İi", strings.Repeat("é", 100), strings.Repeat("1", 11),
 		strings.Repeat("12345678 ", 10), "a\u00a0b", "😀a", "\U0010ffff", "€"}
-	for range 200 {
+	for range 60 {
 		var b strings.Builder
 		for range 1 + rand.IntN(12) {
 			b.WriteRune(rune(0x20 + rand.IntN([]int{0x5f, 0x2000, 0x10000}[rand.IntN(3)])))

@@ -9,32 +9,16 @@ import (
 const fillStudents = `
 insert into student (student_id, first_name, last_name, date_of_birth, street, city, state, pin_code, country, mobile,
     guardian_name, mother_name, caste, status, created_by, updated_by, created_at, updated_at)
-select 'STU-2026-' || lpad(n::text, 5, '0'), md5(n::text), md5((-n)::text), date '2000-01-01' + n % 5000, 's', 'c', 's', '411001', 'India',
-    lpad(n::text, 10, '0'), 'guardian', 'mother', 'caste ' || n % 500, case when n % 100 = 0 then 'INACTIVE' else 'ACTIVE' end, 'test', 'test',
+select 'STU-2026-' || lpad(n::text, 5, '0'), left(md5(n::text), 8), left(md5((-n)::text), 8), date '2000-01-01' + n % 5000, 's', 'c', 's', '411001', 'India',
+    lpad(n::text, 10, '0'), 'g', 'mother', 'caste ' || n % 500, case when n % 100 = 0 then 'INACTIVE' else 'ACTIVE' end, 'test', 'test',
     timestamptz '2026-01-01 00:00Z' + n % 7000 * interval '1 minute', timestamptz '2026-02-01 00:00Z' + n % 900 * interval '1 minute'
-from generate_series(1, 20000) as n`
-
-func newFilledFixture(t *testing.T) fixture {
-	t.Helper()
-	f := newFixture(t)
-	conn, err := f.pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Release()
-	// Vacuum finds rows visible to all only once their commit is on disk.
-	for _, statement := range []string{"set synchronous_commit = on", fillStudents, "vacuum analyze student"} {
-		if _, err := conn.Exec(t.Context(), statement); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return f
-}
+from generate_series(1, 10000) as n`
 
 // Every promised filter has its index: the planner uses it once a table is big enough for an index to pay.
 func TestFiltersHaveIndexes(t *testing.T) {
 	t.Parallel()
-	f := newFilledFixture(t)
+	f := newFixture(t)
+	f.fill(t)
 	newest := Order{Field: "createdAt", Desc: true}
 	for _, c := range []struct {
 		index string
@@ -49,7 +33,7 @@ func TestFiltersHaveIndexes(t *testing.T) {
 		{"student_caste", Filter{Caste: "caste 7"}, newest},
 		{"student_date_of_birth", Filter{BornBy: Date{2000, 1, 20}}, newest},
 		{"student_date_of_birth", Filter{BornAfter: Date{2013, 8, 1}}, newest},
-		{"student_search_terms", Filter{Text: "098f6bcd4621d373"}, newest},
+		{"student_search_terms", Filter{Text: "098f6bcd"}, newest},
 		{"student_search_terms", Filter{Text: "mother", Status: Active}, newest},
 		{"student_search_terms", Filter{Text: "mother"}, Order{byRelevance, true}},
 		{"student_search_terms", Filter{Text: "0000000007"}, Order{byRelevance, true}},
@@ -72,17 +56,17 @@ func TestFiltersHaveIndexes(t *testing.T) {
 			t.Errorf("%+v is not counted by %s:\n%s", filter, index, plan)
 		}
 	}
+	f.ordersHaveIndexes(t)
 }
 
-// Every order has its index: no page of a walk sorts, or reads more than it gives.
-func TestOrdersHaveIndexes(t *testing.T) {
-	t.Parallel()
-	f := newFilledFixture(t)
+// ordersHaveIndexes shows that no page of a walk sorts, or reads more than it gives.
+func (f fixture) ordersHaveIndexes(t *testing.T) {
+	t.Helper()
 	for _, field := range SortFields() {
 		for _, desc := range []bool{false, true} {
 			order := Order{field, desc}
 			from, args := Filter{}.from(order)
-			middle, err := list(t.Context(), f.pool, Filter{}, order, nil, 1, 10000)
+			middle, err := list(t.Context(), f.pool, Filter{}, order, nil, 1, 5000)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,6 +75,21 @@ func TestOrdersHaveIndexes(t *testing.T) {
 			if strings.Contains(plan, "Seq Scan") || strings.Contains(plan, "Sort") || !strings.Contains(plan, "Index Cond") {
 				t.Errorf("sort=%s, descending %t:\n%s", field, desc, plan)
 			}
+		}
+	}
+}
+
+func (f fixture) fill(t *testing.T) {
+	t.Helper()
+	conn, err := f.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	// Vacuum finds rows visible to all only once their commit is on disk.
+	for _, statement := range []string{"set synchronous_commit = on", fillStudents, "vacuum analyze student"} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

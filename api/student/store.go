@@ -32,6 +32,7 @@ type Store struct {
 	db      *postgres.DB
 	cursors cursors
 	reads   sync.Map // *pgxpool.Pool → *reads
+	numbers sync.Map // series → *numbers
 }
 
 // NewStore keeps students in the database.
@@ -49,18 +50,11 @@ func (r *Record) fields() []any {
 }
 
 const insertStudent = `
-with number as (
-    insert into student_number as n (year, synthetic, last)
-    values (@year::int, @synthetic::boolean, case when @synthetic::boolean then 900000001 else 1 end)
-    on conflict (year, synthetic) do update set last = n.last + 1
-    returning last
-), after as (
+with after as (
     insert into student (student_id, first_name, last_name, date_of_birth, street, city, state, pin_code, country, mobile,
         email, guardian_name, mother_name, caste, moles, aadhaar_number, synthetic, created_by, updated_by)
-    select 'STU-' || @year::int || '-' || lpad(last::text, greatest(5, length(last::text)), '0'),
-        @first_name, @last_name, @date_of_birth, @street, @city, @state, @pin_code, @country, @mobile,
-        @email, @guardian_name, @mother_name, @caste, @moles, @aadhaar_number, @synthetic::boolean, @user, @user
-    from number
+    values (@student_id, @first_name, @last_name, @date_of_birth, @street, @city, @state, @pin_code, @country, @mobile,
+        @email, @guardian_name, @mother_name, @caste, @moles, @aadhaar_number, @synthetic, @user, @user)
     returning ` + recordColumns + `
 ), audit as (
     insert into student_audit (student_id, version, action, changed_by, request_id, after)
@@ -71,11 +65,10 @@ with number as (
 )
 select ` + recordColumns + ` from after`
 
-// Create adds a student registered in the given year and gives it an id, on a pool or in a transaction. Errors:
-// duplicate-mobile.
-func (s *Store) Create(ctx context.Context, on postgres.Conn, d Details, synthetic bool, year int, by Author) (Record, error) {
+// Create adds a student under an id of NewID, on a pool or in a transaction. Errors: duplicate-mobile.
+func (s *Store) Create(ctx context.Context, on postgres.Conn, id string, d Details, synthetic bool, by Author) (Record, error) {
 	args := d.args()
-	args["year"], args["synthetic"] = year, synthetic
+	args["student_id"], args["synthetic"] = id, synthetic
 	args["user"], args["request_id"] = by.User, by.RequestID
 	return write(ctx, on, "create a student", insertStudent, args)
 }

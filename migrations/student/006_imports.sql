@@ -22,8 +22,13 @@ create table student_import (
     request_id     text        not null,
     created_at     timestamptz not null default now(),
     created_by     text        not null,
-    finished_at    timestamptz
+    finished_at    timestamptz,
+    idempotency_key text,
+    body_digest     bytea
 );
+
+-- One import a caller and key. One that failed may be sent again.
+create unique index student_import_key on student_import (created_by, idempotency_key) where state <> 'FAILED';
 
 comment on column student_import.utf8 is 'whether a row holds a character that only UTF-8 writes so';
 comment on column student_import.rows_staged is 'rows that student_import_row must hold: it loses them when the database crashes';

@@ -31,7 +31,7 @@ func TestReadme(t *testing.T) {
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
-	for _, want := range []string{`"studentId":"STU-`, `"totalElements":1`, "succeeded", "verified", "backup-student_db-nightly", "stopped"} {
+	for _, want := range []string{`"studentId":"STU-`, `"totalElements":1`, `"rowsUnchanged":1`, "succeeded", "verified", "backup-student_db-nightly", "stopped"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the output lacks %s:\n%s", want, out)
 		}
