@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/school-sms/sms/internal/identity"
 )
@@ -54,7 +56,7 @@ func init() {
 		"erase-student":   {prepare: confirmedErasure, provoke: map[int]change{http.StatusConflict: syntheticStudent}},
 		"student-changes": {also: []change{nextOfChanges}, provoke: map[int]change{http.StatusConflict: foreignCursor}},
 		"import-students": {prepare: oneRow, also: []change{asked("dryRun=true"), partly},
-			provoke: map[int]change{http.StatusAccepted: heldUp}},
+			provoke: map[int]change{http.StatusAccepted: heldUp, http.StatusConflict: stillSent}},
 		"get-rejected-rows":      {provoke: map[int]change{http.StatusConflict: ofHeldUpImport}},
 		"list-settings":          {also: []change{presentVersion}},
 		"create-setting":         {provoke: map[int]change{http.StatusConflict: takenKey}},
@@ -111,6 +113,27 @@ func partly(_ *testing.T, _ *service, r *request) {
 func heldUp(t *testing.T, s *service, r *request) {
 	r.at = start(t, products[0], s.seen)
 	r.at.lock(t, "student")
+}
+
+// stillSent sends the file a second time under its key, while the first is being taken and cannot come to its end.
+func stillSent(t *testing.T, s *service, r *request) {
+	r.at = start(t, products[0], s.seen)
+	r.header.Set("Idempotency-Key", "key")
+	var first sync.WaitGroup
+	t.Cleanup(first.Wait)
+	r.at.lock(t, "student_import_row")
+	first.Go(func() {
+		if res, err := r.send(r.at); err != nil || res.StatusCode > 299 {
+			t.Errorf("the first file: %v, %v", res, err)
+		}
+	})
+	imports := newRequest(http.MethodGet, r.path, "")
+	imports.at = r.at
+	for deadline := time.Now().Add(patience); s.fieldOf(t, imports, "content") == "[]"; {
+		if time.Now().After(deadline) {
+			t.Fatal("the first file is not taken")
+		}
+	}
 }
 
 // ofHeldUpImport asks for the bad rows of an import that cannot come to its end.
