@@ -178,20 +178,35 @@ func TestStalledBody(t *testing.T) {
 	if err := <-alive; err != nil {
 		t.Errorf("the handler was cancelled: %v", err)
 	}
-	body, stop := io.Pipe()
-	defer stop.Close()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/api/v1/notes", body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Authorization", "Bearer "+s.Token(t, identity.Clerk))
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusRequestTimeout {
-		t.Errorf("a stalled body is answered %s", response.Status)
+	for _, test := range []struct {
+		name, path, token string
+		length            int64 // announced; -1 for not
+		status            int
+	}{
+		{"unannounced", "/api/v1/notes", s.Token(t, identity.Clerk), -1, http.StatusRequestTimeout},
+		{"announced", "/api/v1/notes", s.Token(t, identity.Clerk), 10, http.StatusRequestTimeout},
+		{"refused before it is read", "/api/v1/notes", "", 10, http.StatusUnauthorized},
+		{"of a path that there is not", "/nothing", "", 10, http.StatusNotFound},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			body, stop := io.Pipe()
+			defer stop.Close()
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+test.path, body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.ContentLength = test.length
+			request.Header.Set("Authorization", "Bearer "+test.token)
+			response, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			if response.StatusCode != test.status {
+				t.Errorf("a stalled body is answered %s", response.Status)
+			}
+		})
 	}
 }
 

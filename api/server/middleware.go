@@ -3,14 +3,17 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -69,7 +72,7 @@ func (s *Server) observe() gin.HandlerFunc {
 			c.Request.Header.Set(requestIDHeader, id)
 		}
 		c.Header(requestIDHeader, id)
-		c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), requestKey{}, request{id, c.Request.URL.Path}))
+		c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), requestKey{}, request{id, c.Request.URL.EscapedPath()}))
 		c.Next()
 
 		took, route, status := time.Since(start), c.FullPath(), c.Writer.Status()
@@ -133,21 +136,23 @@ func (s *Server) recover() gin.HandlerFunc {
 	}
 }
 
-// limitBody bounds a body in bytes, and in time between two pieces of it.
+// limitBody bounds a body in bytes, and in time between two pieces of it. What takes no body never asks for one, and so does not
+// mind its length.
 func (s *Server) limitBody() gin.HandlerFunc {
 	return func(c *gin.Context) {
+		if c.Request.ContentLength == 0 {
+			return
+		}
 		limit := s.cfg.MaxBodyBytes
 		if own, ok := s.bodyLimits[c.Request.Method+" "+c.FullPath()]; ok {
 			limit = own
 		}
-		if c.Request.ContentLength > limit {
-			WriteProblem(c, TooLarge(limit))
-			return
-		}
-		if c.Request.ContentLength != 0 {
-			limited := http.MaxBytesReader(c.Writer, c.Request.Body, limit)
-			c.Request.Body = &impatientBody{limited, http.NewResponseController(c.Writer), s.cfg.BodyIdleTimeout}
-		}
+		body := &impatientBody{ReadCloser: http.MaxBytesReader(c.Writer, c.Request.Body, limit),
+			connection: http.NewResponseController(c.Writer), patience: s.cfg.BodyIdleTimeout,
+			announced: c.Request.ContentLength, limit: limit}
+		c.Request.Body = body
+		defer body.leave()
+		c.Next()
 	}
 }
 
@@ -155,15 +160,41 @@ func (s *Server) limitBody() gin.HandlerFunc {
 // something is read: left there it would end the connection under a handler that works longer.
 type impatientBody struct {
 	io.ReadCloser
-	connection *http.ResponseController
-	patience   time.Duration
+	connection       *http.ResponseController
+	patience         time.Duration
+	announced, limit int64 // bytes
+	stalled          atomic.Bool
 }
 
-func (b *impatientBody) Read(p []byte) (int, error) {
-	if err := b.connection.SetReadDeadline(time.Now().Add(b.patience)); err == nil {
-		defer func() { _ = b.connection.SetReadDeadline(time.Time{}) }()
+func (b *impatientBody) Read(p []byte) (n int, err error) {
+	if b.announced > b.limit {
+		return 0, &http.MaxBytesError{Limit: b.limit} // before anything of it has come
 	}
-	return b.ReadCloser.Read(p)
+	b.wait(func() error { n, err = b.ReadCloser.Read(p); return err })
+	return n, err
+}
+
+// Close reads some of what is left, so that the connection can be used again.
+func (b *impatientBody) Close() (err error) {
+	b.wait(func() error { err = b.ReadCloser.Close(); return err })
+	return err
+}
+
+// wait bounds f, which waits for the caller. Once the caller has stalled, the deadline stays, or net/http would wait again.
+func (b *impatientBody) wait(f func() error) {
+	b.leave()
+	if errors.Is(f(), os.ErrDeadlineExceeded) {
+		b.stalled.Store(true)
+	} else if !b.stalled.Load() {
+		_ = b.connection.SetReadDeadline(time.Time{})
+	}
+}
+
+// leave bounds what net/http does with a body before it sends the answer: it reads some of what the handler has left.
+func (b *impatientBody) leave() {
+	if !b.stalled.Load() {
+		_ = b.connection.SetReadDeadline(time.Now().Add(b.patience))
+	}
 }
 
 // closeWhenDraining tells keep-alive clients to open their next connection elsewhere.

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"mime"
 	"net/http"
+	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -49,9 +51,12 @@ type Operation struct {
 
 // Register adds an operation to the server's routes and document.
 func Register[I, O any](s *Server, op Operation, handler func(context.Context, *I) (*O, error)) {
-	errs := append([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity,
-		http.StatusInternalServerError, http.StatusServiceUnavailable}, op.Errors...)
-	if op.Method == http.MethodPost || op.Method == http.MethodPut || op.Method == http.MethodPatch {
+	errs := append([]int{http.StatusUnauthorized, http.StatusUnprocessableEntity, http.StatusInternalServerError,
+		http.StatusServiceUnavailable}, op.Errors...)
+	if op.refusesSomebody() {
+		errs = append(errs, http.StatusForbidden)
+	}
+	if op.Accepts != "" || takesBody[I]() {
 		errs = append(errs, http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge,
 			http.StatusUnsupportedMediaType)
 	}
@@ -103,6 +108,46 @@ func Register[I, O any](s *Server, op Operation, handler func(context.Context, *
 	})
 }
 
+// refusesSomebody says whether there is a role that may not call.
+func (op Operation) refusesSomebody() bool {
+	return len(op.Roles) > 0 && slices.ContainsFunc(identity.Roles(), func(r identity.Role) bool {
+		return r != identity.Admin && !slices.Contains(op.Roles, r)
+	})
+}
+
+// takesBody says whether huma reads a body into an I.
+func takesBody[I any]() bool {
+	_, parsed := reflect.TypeFor[I]().FieldByName("Body")
+	_, raw := reflect.TypeFor[I]().FieldByName("RawBody")
+	return parsed || raw
+}
+
+// completeDocument adds the headers that the server sends whatever the operation, and those that a 304 has in common with the
+// answer that it saves (RFC 9110, section 15.4.5). A body that is kept as it came is still accepted as JSON only.
+func completeDocument(_ *huma.OpenAPI, op *huma.Operation) {
+	if op.RequestBody != nil && op.RequestBody.Content["application/json"] != nil {
+		delete(op.RequestBody.Content, "application/octet-stream")
+	}
+	if saved, ok := op.Responses["304"]; ok {
+		saved.Headers = maps.Clone(op.Responses["200"].Headers)
+	}
+	header := func(doc string) *huma.Param {
+		return &huma.Param{Description: doc, Required: true, Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	for status, response := range op.Responses {
+		if response.Headers == nil {
+			response.Headers = map[string]*huma.Param{}
+		}
+		response.Headers[requestIDHeader] = header("Names this request in the logs: the caller's own id where a valid one was sent.")
+		switch status {
+		case "401":
+			response.Headers["WWW-Authenticate"] = header("How to send a token (RFC 6750, section 3).")
+		case "503":
+			response.Headers["Retry-After"] = header("Seconds to wait before the next try.")
+		}
+	}
+}
+
 // requireRole refuses callers without one of the roles, before anything of the request is read.
 func requireRole(api huma.API, roles []identity.Role) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
@@ -130,8 +175,9 @@ func requireMediaType(api huma.API, accepted string) func(huma.Context, func(hum
 
 type unknownKey struct{}
 
-// findUnknownParameters notes the query parameters that the operation does not have, so that they are named together with
-// the other faults. huma's own check would name them alone.
+// findUnknownParameters notes what of the query string would be passed over in silence: parameters that the operation does not
+// have, a second value of one, and what cannot be read. They are named together with the other faults; huma's own check would
+// name the unknown ones alone.
 func findUnknownParameters(ctx huma.Context, next func(huma.Context)) {
 	u := ctx.URL()
 	if u.RawQuery == "" {
@@ -139,9 +185,16 @@ func findUnknownParameters(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	faults := unknownParameters(ctx.Context())
-	for _, name := range slices.Sorted(maps.Keys(u.Query())) {
-		if !slices.ContainsFunc(ctx.Operation().Parameters, func(p *huma.Param) bool { return p.In == "query" && p.Name == name }) {
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		faults = append(faults, Fault{Code: "wrong-format", Detail: "the query string cannot be read"})
+	}
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		i := slices.IndexFunc(ctx.Operation().Parameters, func(p *huma.Param) bool { return p.In == "query" && p.Name == name })
+		if i < 0 {
 			faults = append(faults, Fault{Field: name, Code: "unknown-field", Detail: "is not a query parameter of this operation"})
+		} else if len(query[name]) > 1 && ctx.Operation().Parameters[i].Schema.Type != huma.TypeArray {
+			faults = append(faults, Fault{Field: name, Code: "duplicate", Detail: "is given more than once"})
 		}
 	}
 	if len(faults) > 0 {

@@ -24,7 +24,7 @@ type Problem struct {
 	Title     string  `json:"title" doc:"The kind of problem in words."`
 	Status    int     `json:"status" doc:"HTTP status."`
 	Detail    string  `json:"detail,omitempty" doc:"What happened this time, and what to do."`
-	Instance  string  `json:"instance,omitempty" doc:"The path that was asked for."`
+	Instance  string  `json:"instance,omitempty" format:"uri-reference" doc:"The path that was asked for."`
 	RequestID string  `json:"requestId,omitempty" doc:"Names this request in the logs."`
 	Errors    []Fault `json:"errors,omitempty" doc:"Every fault of the input."`
 

@@ -17,7 +17,8 @@ import (
 // TestRegisterAndLeaveBeforeDraining wants a stopping service out of the registry while it still answers.
 func TestRegisterAndLeaveBeforeDraining(t *testing.T) {
 	t.Parallel()
-	s := servertest.New(t, "student-service", server.Config{Address: "127.0.0.1:0", AdvertisedHost: "127.0.0.1"})
+	s := servertest.New(t, "student-service", server.Config{Address: "127.0.0.1:0", AdvertisedHost: "127.0.0.1",
+		ShutdownTimeout: 10 * time.Second})
 	var address string
 	calls := make(chan string, 100)
 	answered := make(chan int, 1)

@@ -197,7 +197,7 @@ func apiConfig(info Info) huma.Config {
 	cfg.DocsPath = "" // ours loads nothing from other hosts
 	cfg.SchemasPath = ""
 	cfg.CreateHooks = nil // no $schema links in answers
-	cfg.OnAddOperation = append(cfg.OnAddOperation, documentPosition)
+	cfg.OnAddOperation = append(cfg.OnAddOperation, documentPosition, completeDocument)
 	cfg.Info.Description = "Errors are RFC 9457 problem details. Times are RFC 3339 in UTC."
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", BearerFormat: "JWT"},

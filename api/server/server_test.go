@@ -96,6 +96,8 @@ func TestEveryFaultAtOnce(t *testing.T) {
 		{"a rule below a field that is missing says nothing", "", `{"title":"good"}`, 422, "validation-error", map[string]string{"inner": "required"}},
 		{"the case of a field counts", "", `{"Title":"good","title":"good","inner":{"colour":"red"}}`, 422, "validation-error", map[string]string{"Title": "unknown-field"}},
 		{"an unknown parameter alone", "?x=1", `{"title":"good","inner":{"colour":"red"}}`, 422, "validation-error", map[string]string{"x": "unknown-field"}},
+		{"a parameter twice", "?count=1&count=2", `{"title":"good","inner":{"colour":"red"}}`, 422, "validation-error", map[string]string{"count": "duplicate"}},
+		{"a query that cannot be read", "?count=1;2", `{"title":"good","inner":{"colour":"red"}}`, 422, "validation-error", map[string]string{"": "wrong-format"}},
 		{"a rule alone names the problem", "", `{"title":"bad","inner":{"colour":"red"}}`, 422, "invalid-age", map[string]string{"title": "not-good"}},
 		{"two faults do not", "", `{"title":"bad","inner":{"colour":"blue"}}`, 422, "validation-error", map[string]string{"title": "not-good", "inner.colour": "not-red"}},
 		{"no JSON", "", `{"title":"secret`, 400, "validation-error", map[string]string{"": "not-json"}},
@@ -122,6 +124,9 @@ func TestProblems(t *testing.T) {
 	s := newService(t, server.Config{MaxBodyBytes: 100})
 	s.Do(t, identity.Clerk, http.MethodGet, "/api/v1/nothing", nil).Problem(http.StatusNotFound, "not-found")
 	s.Do(t, identity.Clerk, http.MethodGet, "/api/v1/notes/", nil).Problem(http.StatusNotFound, "not-found")
+	if problem := s.Do(t, identity.Clerk, http.MethodGet, "/api/%20/%ff", nil).Problem(http.StatusNotFound, "not-found"); problem.Instance != "/api/%20/%ff" {
+		t.Errorf("instance %q is no URI reference", problem.Instance)
+	}
 	answer := s.Do(t, identity.Clerk, http.MethodDelete, "/api/v1/notes", nil)
 	answer.Problem(http.StatusMethodNotAllowed, "not-found")
 	if got := answer.Header.Get("Allow"); got != http.MethodPost {
@@ -158,6 +163,9 @@ func TestBodyLimit(t *testing.T) {
 	}
 	s.Do(t, identity.Clerk, http.MethodPost, "/api/v1/notes", body(limit)).Want(http.StatusOK)
 	s.Do(t, identity.Clerk, http.MethodPost, "/api/v1/notes", body(limit+1)).Problem(http.StatusRequestEntityTooLarge, "payload-too-large")
+
+	// what takes no body does not mind one
+	s.Do(t, identity.Clerk, http.MethodGet, "/api/v1/failures/wrapped", body(limit+1)).Problem(http.StatusPreconditionFailed, "concurrent-update")
 
 	request := httptest.NewRequest(http.MethodPost, "/api/v1/notes", io.MultiReader(strings.NewReader(body(limit+1)))) // of unknown length
 	request.Header.Set("Authorization", "Bearer "+s.Token(t, identity.Clerk))
@@ -217,8 +225,8 @@ func TestTokens(t *testing.T) {
 	} {
 		answer := s.Do(t, "", http.MethodGet, "/api/v1/failures/x", nil, "Authorization", authorization)
 		answer.Problem(http.StatusUnauthorized, "unauthorized")
-		if answer.Header.Get("WWW-Authenticate") == "" {
-			t.Errorf("%s: no WWW-Authenticate", name)
+		if answer.Header.Get("WWW-Authenticate") == "" || answer.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: headers %v", name, answer.Header)
 		}
 	}
 	if answer := s.Do(t, "", http.MethodGet, "/api/v1/failures/x", nil, "Authorization", "bearer "+good); answer.Status == http.StatusUnauthorized {
@@ -273,6 +281,13 @@ func TestDocument(t *testing.T) {
 	if want := []string{"200", "400", "401", "403", "408", "413", "415", "422", "500", "503"}; !strings.HasPrefix(document.OpenAPI, "3.1") ||
 		post.OperationID != "write-note" || !slices.Equal(got, want) {
 		t.Errorf("OpenAPI %s, %s answers %v, want %v", document.OpenAPI, post.OperationID, got, want)
+	}
+	get := document.Paths["/api/v1/failures/{how}"]["get"]
+	if got, want := slices.Sorted(maps.Keys(get.Responses)), []string{"204", "401", "422", "500", "503"}; !slices.Equal(got, want) {
+		t.Errorf("what takes no body and refuses nobody answers %v, want %v", got, want)
+	}
+	if unavailable := string(get.Responses["503"]); !strings.Contains(unavailable, "Retry-After") || !strings.Contains(unavailable, "X-Request-Id") {
+		t.Errorf("the headers of 503 are not documented: %s", unavailable)
 	}
 	page := s.Do(t, "", http.MethodGet, "/docs", nil).Want(http.StatusOK)
 	if csp := page.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {

@@ -36,7 +36,7 @@ func Mount(srv *server.Server, store *Store, school func() School, now func() ti
 	server.Register(srv, server.Operation{ID: "student-statistics", Method: http.MethodGet, Path: collection + "/statistics",
 		Summary: "Count students", Roles: append(readers, identity.Operator)}, s.statistics)
 	server.Register(srv, server.Operation{ID: "get-student", Method: http.MethodGet, Path: one,
-		Summary: "Read a student", Roles: append(readers, identity.Operator), Errors: []int{http.StatusNotFound, http.StatusGone},
+		Summary: "Read a student", Roles: append(readers, identity.Operator), Errors: []int{http.StatusForbidden, http.StatusNotFound, http.StatusGone},
 		Fast: s.getFast}, s.get)
 	server.Register(srv, server.Operation{ID: "replace-student", Method: http.MethodPut, Path: one,
 		Summary: "Replace a student's details", Roles: []identity.Role{identity.Clerk}, Errors: staleOrTaken,

@@ -43,6 +43,11 @@ func (c *CSV) Mount(srv *server.Server) {
 	}
 	report := schemas.Schema(reflect.TypeFor[ImportReport](), true, "ImportReport")
 	text := &huma.Schema{Type: huma.TypeString}
+	file := func(description string) *huma.Response {
+		r := answer(description, csvType, text)
+		r.Headers = map[string]*huma.Param{"Content-Disposition": {Schema: text}}
+		return r
+	}
 	taken := answer("The file is taken and the import still runs: read it at Location.", "application/json", report)
 	taken.Headers = map[string]*huma.Param{"Location": {Schema: text}}
 
@@ -57,11 +62,10 @@ func (c *CSV) Mount(srv *server.Server) {
 	server.Register(srv, server.Operation{ID: "get-rejected-rows", Method: http.MethodGet, Path: imports + "/{importId}/rejected",
 		Summary: "Read the bad rows of an import's file as CSV, to mend them and import them again", Roles: clerks,
 		Errors:    []int{http.StatusNotFound, http.StatusConflict},
-		Responses: map[string]*huma.Response{"200": answer("The columns of the file, and a last one with the errors.", csvType, text)}}, c.rejected)
+		Responses: map[string]*huma.Response{"200": file("The columns of the file, and a last one with the errors.")}}, c.rejected)
 	server.Register(srv, server.Operation{ID: "export-students", Method: http.MethodGet, Path: collection + "/export",
 		Summary: "Read all students, or those that a search would find, as CSV", Roles: clerks,
-		Responses: map[string]*huma.Response{"200": answer("The students as of one moment. A cell that a spreadsheet would take for a formula starts with an apostrophe.",
-			csvType, text)}}, c.export)
+		Responses: map[string]*huma.Response{"200": file("The students as of one moment. A cell that a spreadsheet would take for a formula starts with an apostrophe.")}}, c.export)
 }
 
 type importInput struct {

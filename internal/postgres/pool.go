@@ -128,6 +128,7 @@ func Unavailable(err error) bool {
 		}
 		switch pg.Code {
 		case "55P03", // lock_timeout
+			"55000", // a database that allows no connections
 			"25006", // a write on a server that only reads: the primary has moved
 			"25P03": // idle_in_transaction_session_timeout
 			return true
