@@ -37,8 +37,8 @@ func TestFiltersHaveIndexes(t *testing.T) {
 		{"student_search_terms", Filter{Text: "mother", Status: Active}, newest},
 		{"student_search_terms", Filter{Text: "mother"}, Order{byRelevance, true}},
 		{"student_search_terms", Filter{Text: "0000000007"}, Order{byRelevance, true}},
-		{"student_first_name_order", Filter{FirstName: "A"}, Order{"firstName", false}},
-		{"student_last_name_order", Filter{LastName: "A"}, Order{"lastName", true}},
+		{"student_first_name", Filter{FirstName: "A"}, Order{"firstName", false}},
+		{"student_last_name", Filter{LastName: "A"}, Order{"lastName", true}},
 	} {
 		from, args := c.from(c.Order)
 		plan := f.explain(t, "select *"+from+" order by "+c.sql()+" limit 20", args)
