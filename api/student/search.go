@@ -68,8 +68,11 @@ func (f Filter) from(o Order) (sql string, args []any) {
 		}
 	}
 	prefix := func(field, column, value string) {
-		add(value != "", prefixOf(column), value)
-		add(value != "" && o.Field == field, placeOf(column), value)
+		condition := prefixOf(column)
+		if o.Field == field { // coalesce keeps the planner from taking the two for independent
+			condition = "coalesce(" + condition + ", false) and " + placeOf(column)
+		}
+		add(value != "", condition, value)
 	}
 	add(f.StudentID != "", "student_id = $n", f.StudentID)
 	add(f.Mobile != "", "mobile = $n", f.Mobile)

@@ -47,7 +47,7 @@ $$;
 -- typos of mobile numbers are spelt out digit by digit, which keeps a million of them out of the index. A student id has none:
 -- its neighbours are other students.
 create function student_search(query text, typos boolean) returns tsquery
-    language sql immutable parallel safe strict set jit = off -- which would take a second for a millisecond's work
+    language sql immutable parallel unsafe strict set jit = off -- workers and compilers start slower than a search takes
     return (
         select string_agg(terms, ' & ')::tsquery
         from (
