@@ -64,9 +64,12 @@ func TestBatchesAnswerTheirOwnQuestionsAndNoEarlierOnes(t *testing.T) {
 
 func TestFailedBatchFailsForAllInIt(t *testing.T) {
 	t.Parallel()
-	fault, held, release := errors.New("away"), make(chan struct{}, 2), make(chan struct{})
+	fault, held, release := errors.New("away"), make(chan struct{}, 1), make(chan struct{})
 	b := &batches[int, int]{most: 64, ask: func(context.Context, []int) ([]int, error) {
-		held <- struct{}{}
+		select {
+		case held <- struct{}{}:
+		default: // not the first batch
+		}
 		<-release
 		return nil, fault
 	}}
