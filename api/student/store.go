@@ -49,6 +49,12 @@ func (r *Record) fields() []any {
 		&r.CreatedAt, &r.CreatedBy, &r.UpdatedAt, &r.UpdatedBy}
 }
 
+func scanRecord(row pgx.CollectableRow) (Record, error) {
+	var r Record
+	err := row.Scan(r.fields()...)
+	return r, err
+}
+
 const insertStudent = `
 with after as (
     insert into student (student_id, first_name, last_name, date_of_birth, street, city, state, pin_code, country, mobile,
@@ -110,8 +116,8 @@ func (s *Store) Update(ctx context.Context, current Record, d Details, status St
 
 // write runs a statement that answers the one record that it wrote. That there is none means that the version was another.
 func write(ctx context.Context, on postgres.Conn, what, sql string, args pgx.NamedArgs) (Record, error) {
-	rows, _ := on.Query(ctx, sql, args) // CollectExactlyOneRow returns the error
-	record, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Record])
+	rows, _ := on.Query(ctx, sql, namedArgs(args)) // CollectExactlyOneRow returns the error
+	record, err := pgx.CollectExactlyOneRow(rows, scanRecord)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return Record{}, server.ConcurrentUpdate()
@@ -149,7 +155,7 @@ const selectStudent = `select ` + recordColumns + ` from student where student_i
 // Get reads one student, synthetic ones too. Errors: not-found.
 func (s *Store) Get(ctx context.Context, id string) (Record, error) {
 	rows, _ := s.db.Reader(ctx).Query(ctx, selectStudent, id) // of the primary, for a write
-	record, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Record])
+	record, err := pgx.CollectExactlyOneRow(rows, scanRecord)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Record{}, notFound()
 	} else if err != nil {
