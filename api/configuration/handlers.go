@@ -101,7 +101,7 @@ func headerOf(l List) ListHeader { return ListHeader{server.ETag(l.Version), l.V
 
 type listInput struct {
 	server.ReadInput
-	WaitForVersion int64 `query:"waitForVersion" default:"-1" minimum:"-1" doc:"Answer once the version is above this one, or after about 25 seconds with the same list. Any but the present version answers at once; -1 does not wait."`
+	WaitForVersion int64 `query:"waitForVersion" default:"-1" minimum:"-1" doc:"Answer once the version is above this one, or after about 15 seconds with the same list. Any but the present version answers at once; -1 does not wait."`
 }
 
 type listOutput struct {

@@ -15,7 +15,7 @@ type Config struct {
 	// StartWait is how long a start waits for the first answer before it goes on with the defaults.
 	StartWait time.Duration `env:"SCHOOL_SETTINGS_START_WAIT" envDefault:"3s"`
 	// Wait is how long configuration-service may hold a request until there is a change: its CONFIGURATION_WATCH_WAIT or more.
-	Wait time.Duration `env:"SCHOOL_SETTINGS_WAIT" envDefault:"25s"`
+	Wait time.Duration `env:"SCHOOL_SETTINGS_WAIT" envDefault:"15s"`
 	// Timeout bounds one request beyond that wait.
 	Timeout time.Duration `env:"SCHOOL_SETTINGS_TIMEOUT" envDefault:"3s"`
 	// Retry is the longest pause between two attempts; the first is a sixteenth of it.
