@@ -10,8 +10,7 @@ import (
 // Config is how long and how closely the settings are watched for callers who wait for a change.
 type Config struct {
 	// WatchWait is how long a request that waits for a change is held. Below SERVER_SHUTDOWN_TIMEOUT of a gateway, which cuts off
-	// what runs longer when it stops, and not above
-	// SCHOOL_SETTINGS_WAIT of the services that follow the settings.
+	// what runs longer when it stops, and not above SCHOOL_SETTINGS_WAIT of the services that follow the settings.
 	WatchWait time.Duration `env:"CONFIGURATION_WATCH_WAIT" envDefault:"15s"`
 	// WatchInterval is the time between two looks at the version while somebody waits.
 	WatchInterval time.Duration `env:"CONFIGURATION_WATCH_INTERVAL" envDefault:"250ms"`
