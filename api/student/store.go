@@ -156,7 +156,7 @@ func (s *Store) Remove(ctx context.Context, current Record) error {
 
 const selectStudent = `select ` + recordColumns + ` from student where student_id = $1`
 
-// Get reads one student, synthetic ones too. Errors: not-found.
+// Get reads one student for a write that depends on it, synthetic ones too. Errors: not-found.
 func (s *Store) Get(ctx context.Context, id string) (Record, error) {
 	rows, _ := s.db.Query(ctx, selectStudent, id)
 	record, err := pgx.CollectExactlyOneRow(rows, scanRecord)
