@@ -80,7 +80,7 @@ func (g generator) run() (load, error) {
 			}
 			if done {
 				c.waiting, open, answered = false, open-1, answered+1
-				if g.rate > 0 {
+				if g.rate > 0 && c.due.Sub(began) > warmUp {
 					latencies = append(latencies, time.Since(c.due))
 				}
 			}

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +21,7 @@ type pgbench struct {
 	bin      string // folder of the program
 	script   string
 	clients  int
+	threads  int
 	duration time.Duration
 	// rate, in transactions a second, schedules them as a Poisson process; 0 means as fast as they go.
 	rate int
@@ -41,7 +41,7 @@ func (p pgbench) run(t testing.TB) load {
 		t.Fatal(err)
 	}
 	args := []string{"--no-vacuum", "--protocol=prepared", "--file=" + script, "--client=" + strconv.Itoa(p.clients),
-		"--jobs=1", "--time=" + strconv.Itoa(int(p.duration.Seconds()))}
+		"--jobs=" + strconv.Itoa(p.threads), "--time=" + strconv.Itoa(int(p.duration.Seconds()))}
 	if p.rate > 0 {
 		args = append(args, "--rate="+strconv.Itoa(p.rate), "--log", "--log-prefix="+filepath.Join(dir, "log"))
 	}
@@ -64,12 +64,13 @@ func (p pgbench) run(t testing.TB) load {
 	return l
 }
 
-// pgbenchLatencies reads the logs of a run: client, transaction, time in µs, script, epoch, µs, and the lag of the schedule,
-// which the time holds already.
+// pgbenchLatencies reads the logs of a run: client, transaction, time in µs, script, and when it ended in seconds and µs. It leaves
+// the start out, when transactions wait for pgbench's other connections.
 func pgbenchLatencies(t testing.TB, dir string) []time.Duration {
 	t.Helper()
 	logs, _ := filepath.Glob(filepath.Join(dir, "log.*"))
 	var latencies []time.Duration
+	var first time.Time
 	for _, path := range logs {
 		file, err := os.Open(path)
 		if err != nil {
@@ -77,16 +78,24 @@ func pgbenchLatencies(t testing.TB, dir string) []time.Duration {
 		}
 		defer file.Close()
 		for lines := bufio.NewScanner(file); lines.Scan(); {
-			fields := strings.Fields(lines.Text())
-			µs, err := strconv.Atoi(fields[2])
-			if err != nil {
+			var client, transaction, took, script, seconds, µs int64
+			if _, err := fmt.Sscan(lines.Text(), &client, &transaction, &took, &script, &seconds, &µs); err != nil {
 				t.Fatalf("pgbench's log: %q", lines.Text())
 			}
-			latencies = append(latencies, time.Duration(µs)*time.Microsecond)
+			ended := time.Unix(seconds, µs*1000)
+			if first.IsZero() {
+				first = ended
+			}
+			if ended.Sub(first) > warmUp {
+				latencies = append(latencies, time.Duration(took)*time.Microsecond)
+			}
 		}
 	}
 	return latencies
 }
+
+// warmUp is left out where times are measured.
+const warmUp = time.Second
 
 // load is what a load generator measured.
 type load struct {

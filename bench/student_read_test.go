@@ -2,10 +2,8 @@ package bench
 
 import (
 	"bytes"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"strconv"
 	"testing"
 	"time"
@@ -19,35 +17,29 @@ select student_id, first_name, last_name, date_of_birth, street, city, state, pi
 from student where student_id = 'STU-2026-' || :n;
 `
 
-// BenchmarkStudentRead measures GET of one student by a random id against pgbench reading the same rows, everything on this machine.
+// BenchmarkStudentRead measures GET of one student by a random id against pgbench reading the same rows, everything on this
+// machine. Both load generators have one thread; what pgbench does with two is shown besides.
 func BenchmarkStudentRead(b *testing.B) {
 	s := startStudentService(b)
 	for b.Loop() {
 		for _, connections := range []int{16, 64} {
 			name := "GET-" + strconv.Itoa(connections)
-			our, their := against(b, name, func() float64 { return s.read(b, connections, 0).perSecond },
-				func() float64 { return s.pgbenchRead(b, connections, 0).perSecond }, "/s")
-			against(b, name+"-p99-half-load", func() float64 { return ms(s.read(b, connections, int(our/2)).p99) },
-				func() float64 { return ms(s.pgbenchRead(b, connections, int(their/2)).p99) }, "ms")
+			perSecond := against(b, name, "/s", func() float64 { return s.read(b, connections, 0).perSecond },
+				measure{"pgbench", func() float64 { return s.pgbenchRead(b, connections, 1, 0).perSecond }},
+				measure{"pgbench-two-threads", func() float64 { return s.pgbenchRead(b, connections, 2, 0).perSecond }})
+			against(b, name+"-p99-half-load", "ms", func() float64 { return milliseconds(s.read(b, connections, int(perSecond[0]/2)).p99) },
+				measure{"pgbench", func() float64 { return milliseconds(s.pgbenchRead(b, connections, 1, int(perSecond[1]/2)).p99) }})
 		}
 	}
 	rss, _ := memory(s.pid)
-	fmt.Printf("the service holds %.0f MB afterwards\n", rss)
+	b.ReportMetric(rss, "RSS-MB")
 }
 
-func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
+func milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }
 
-// short is how long one run takes.
-func short() time.Duration {
-	if d, err := time.ParseDuration(os.Getenv("BENCH_RUN")); err == nil {
-		return d
-	}
-	return 3 * time.Second
-}
-
-func (s *studentService) pgbenchRead(b *testing.B, clients, rate int) load {
+func (s *studentService) pgbenchRead(b *testing.B, clients, threads, rate int) load {
 	b.Helper()
-	return pgbench{database: s.database, bin: s.Bin, script: selectStudent, clients: clients, duration: short(), rate: rate}.run(b)
+	return pgbench{database: s.database, bin: s.Bin, script: selectStudent, clients: clients, threads: threads, duration: short(), rate: rate}.run(b)
 }
 
 func (s *studentService) read(b *testing.B, connections, rate int) load {

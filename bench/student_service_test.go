@@ -152,15 +152,38 @@ func check(b *testing.B, err error) {
 	}
 }
 
-// against prints two loads, taken by turns, as medians and as the ratio of the medians.
-func against(b *testing.B, name string, ours, theirs func() float64, unit string) (our, their float64) {
+// measure is what one run of a load generator gives.
+type measure struct {
+	name string
+	run  func() float64
+}
+
+// against prints the service's median and those of the others, taken by turns, and the ratios to them. It returns the medians.
+func against(b *testing.B, name, unit string, ours func() float64, others ...measure) []float64 {
 	b.Helper()
-	var us, them []float64
+	all := append([]measure{{"service", ours}}, others...)
+	values, medians := make([][]float64, len(all)), make([]float64, len(all))
 	for range runs {
-		them, us = append(them, theirs()), append(us, ours())
+		for i, m := range all {
+			values[i] = append(values[i], m.run())
+		}
 	}
-	our, their = median(us), median(them)
-	fmt.Printf("%-28s service %9.1f %s, pgbench %9.1f %s, ratio %.2f\n", name, our, unit, their, unit, our/their)
-	b.ReportMetric(our/their, name+"-ratio")
-	return our, their
+	for i, m := range all {
+		medians[i] = median(values[i])
+		fmt.Printf("%-22s %-26s %9.1f %s", name, m.name, medians[i], unit)
+		if i > 0 {
+			fmt.Printf(", ratio %.2f", medians[0]/medians[i])
+			b.ReportMetric(medians[0]/medians[i], name+"/"+m.name)
+		}
+		fmt.Println()
+	}
+	return medians
+}
+
+// short is how long one run takes: BENCH_RUN, or three seconds.
+func short() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("BENCH_RUN")); err == nil {
+		return d
+	}
+	return 3 * time.Second
 }

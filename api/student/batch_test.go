@@ -9,21 +9,25 @@ import (
 	"time"
 )
 
-// idle waits until no batch is under way.
-func (b *batches[Q, A]) idle(t *testing.T) {
+// await waits until the state of the batches is as wanted.
+func (b *batches[Q, A]) await(t *testing.T, wanted func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(time.Millisecond) {
 		b.mu.Lock()
-		underway, quick, waiting := b.underway, b.quick, len(b.waiting)
+		reached := wanted()
 		b.mu.Unlock()
-		if underway == 0 && quick == 0 && waiting == 0 {
+		if reached {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d batches under way, %d quick, %d questions waiting", underway, quick, waiting)
+			t.Fatalf("%d batches under way, %d quick, %d questions waiting", b.underway, b.quick, len(b.waiting))
 		}
-		<-time.After(time.Millisecond)
 	}
+}
+
+func (b *batches[Q, A]) idle(t *testing.T) {
+	t.Helper()
+	b.await(t, func() bool { return b.underway == 0 && b.quick == 0 && len(b.waiting) == 0 })
 }
 
 func TestBatchesAnswerTheirOwnQuestionsAndNoEarlierOnes(t *testing.T) {
@@ -108,11 +112,7 @@ func TestCallerMayLeave(t *testing.T) {
 	b.mu.Unlock()
 	go func() { _, err := b.do(gone, 2); left <- err }()
 	go func() { _, err := b.do(t.Context(), 3); stays <- err }()
-	for waiting := 0; waiting < 2; {
-		b.mu.Lock()
-		waiting = len(b.waiting)
-		b.mu.Unlock()
-	}
+	b.await(t, func() bool { return len(b.waiting) == 2 })
 	leave()
 	for range 2 {
 		if err := <-left; !errors.Is(err, context.Canceled) {

@@ -152,7 +152,7 @@ func (s *Store) Remove(ctx context.Context, current Record) error {
 
 const selectStudent = `select ` + recordColumns + ` from student where student_id = $1`
 
-// Get reads one student, synthetic ones too. Errors: not-found.
+// Get reads one student for a write that depends on it, synthetic ones too. Errors: not-found.
 func (s *Store) Get(ctx context.Context, id string) (Record, error) {
 	rows, _ := s.db.Reader(ctx).Query(ctx, selectStudent, id) // of the primary, for a write
 	record, err := pgx.CollectExactlyOneRow(rows, scanRecord)
