@@ -44,7 +44,7 @@ func TestDefaultsAreInForce(t *testing.T) {
 	if err != nil || shown < 1 || shown > int(config.MaxConns) {
 		t.Errorf("%d connections are shown (%v)", shown, err)
 	}
-	if c := pool.Config(); c.MaxConns != 8 || c.MinConns != 1 || c.MaxConnIdleTime != 5*time.Minute || c.MaxConnLifetime != 30*time.Minute ||
+	if c := pool.Config(); c.MaxConns != 8 || c.MinConns != 1 || c.MaxConnIdleTime != 10*time.Second || c.MaxConnLifetime != 30*time.Minute ||
 		c.ConnConfig.ConnectTimeout != 5*time.Second || c.PingTimeout != 5*time.Second {
 		t.Errorf("the pool is not sized as configured: %+v", c)
 	}
