@@ -39,7 +39,7 @@ lint: ## gofmt, go vet, staticcheck, workflowcheck, and the floors of the house
 	@go test -count=1 ./test/floors
 
 bench: build ## measure, and print the figures that bench/ holds
-	@go test -count=1 -run '^$$' -bench . -benchtime 1x ./bench/...
+	@go test -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x ./bench/...
 
 e2e-docker: ## build the images and run the platform in containers on a Docker engine
 	@deploy/docker/e2e
