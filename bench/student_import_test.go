@@ -2,22 +2,16 @@ package bench
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/school-sms/sms/internal/child"
-	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/postgres"
 	"github.com/school-sms/sms/internal/postgres/pgtest"
 	"github.com/school-sms/sms/migrations"
@@ -141,7 +135,7 @@ func joined(cells []any) string {
 // importStudents is what a caller of a student service of its own waits, and the most memory that the service held, in MB.
 func importStudents(b *testing.B, n int) (took time.Duration, peakMB float64) {
 	b.Helper()
-	address, token, pid, stop := importService(b, freshDatabase(b))
+	address, token, pid, stop := launch(b, freshDatabase(b), "STUDENT_IMPORT_WAIT=1h", "LOG_LEVEL=error")
 	defer stop()
 	file := &studentRows{last: n, format: func(n int) string {
 		if n == 0 {
@@ -149,7 +143,7 @@ func importStudents(b *testing.B, n int) (took time.Duration, peakMB float64) {
 		}
 		return joined(studentCells(n))
 	}}
-	request, err := http.NewRequestWithContext(b.Context(), http.MethodPost, address+"/api/v1/students/imports", file)
+	request, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "http://"+address+"/api/v1/students/imports", file)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -184,56 +178,4 @@ func peakMemory(b *testing.B, pid int) float64 {
 		b.Fatal(err)
 	}
 	return kB / 1000
-}
-
-// importService starts a student service on a database and waits until it is ready.
-func importService(b *testing.B, database postgres.Config) (address, token string, pid int, stop func()) {
-	b.Helper()
-	private, public, err := identity.NewKeyPair()
-	if err != nil {
-		b.Fatal(err)
-	}
-	signer, err := identity.NewSigner(private)
-	if err != nil {
-		b.Fatal(err)
-	}
-	if token, err = signer.Sign("bench", identity.Clerk, time.Hour); err != nil {
-		b.Fatal(err)
-	}
-	dir := b.TempDir()
-	for name, content := range map[string][]byte{"password": []byte(database.Password), "key": public} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			b.Fatal(err)
-		}
-	}
-	port, err := pgtest.FreePort()
-	if err != nil {
-		b.Fatal(err)
-	}
-	host := "127.0.0.1:" + strconv.Itoa(port)
-	cmd := exec.Command("../bin/student-service")
-	cmd.Env = append(os.Environ(), "SERVER_ADDRESS="+host, "DATABASE_URL="+database.URL, "DATABASE_PASSWORD_FILE="+filepath.Join(dir, "password"),
-		"IDENTITY_PUBLIC_KEY_FILE="+filepath.Join(dir, "key"), "SERVER_DRAIN_DELAY=1ms", "DISCOVERY_URL=http://127.0.0.1:1/eureka", "STUDENT_IMPORT_WAIT=1h", "LOG_LEVEL=error")
-	cmd.Stderr = os.Stderr
-	if err := child.Start(cmd, syscall.SIGKILL); err != nil {
-		b.Fatal(err)
-	}
-	stop = func() { _ = cmd.Process.Signal(syscall.SIGTERM); _ = cmd.Wait() }
-	ctx, cancel := context.WithTimeout(b.Context(), 30*time.Second)
-	defer cancel()
-	for {
-		answer, err := http.Get("http://" + host + "/actuator/health/readiness")
-		if err == nil {
-			answer.Body.Close()
-			if answer.StatusCode == http.StatusOK {
-				return "http://" + host, token, cmd.Process.Pid, stop
-			}
-		}
-		select {
-		case <-ctx.Done():
-			stop()
-			b.Fatalf("the student service does not become ready: %v", err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }

@@ -55,7 +55,9 @@ func startStudentService(b *testing.B) *studentService {
 	}
 	s := &studentService{}
 	s.startDatabase(b, dir)
-	s.start(b, dir)
+	var end func()
+	s.address, s.token, s.pid, end = launch(b, s.database)
+	b.Cleanup(end)
 	return s
 }
 
@@ -100,43 +102,48 @@ func (s *studentService) exec(b *testing.B, statement string, args ...any) {
 	check(b, err)
 }
 
-func (s *studentService) start(b *testing.B, dir string) {
+// launch starts a student service on a database, with further environment, and waits until it is ready. The token is a clerk's;
+// the log is a file, as under `sms up`.
+func launch(b *testing.B, database postgres.Config, env ...string) (address, token string, pid int, end func()) {
 	b.Helper()
 	private, public, err := identity.NewKeyPair()
 	check(b, err)
 	signer, err := identity.NewSigner(private)
 	check(b, err)
-	s.token, err = signer.Sign("clerk", identity.Clerk, time.Hour)
+	token, err = signer.Sign("bench", identity.Clerk, time.Hour)
 	check(b, err)
+	dir := b.TempDir()
 	key, password := filepath.Join(dir, "key"), filepath.Join(dir, "password")
 	check(b, os.WriteFile(key, public, 0o600))
-	check(b, os.WriteFile(password, []byte(s.database.Password), 0o600))
+	check(b, os.WriteFile(password, []byte(database.Password), 0o600))
 	log, err := os.OpenFile(filepath.Join(dir, "student-service.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	check(b, err)
 	port, err := pgtest.FreePort()
 	check(b, err)
-	s.address = "127.0.0.1:" + strconv.Itoa(port)
+	address = "127.0.0.1:" + strconv.Itoa(port)
 	cmd := exec.Command("../bin/student-service")
-	cmd.Env = append(os.Environ(), "SERVER_ADDRESS="+s.address, "SERVER_DRAIN_DELAY=0s", "IDENTITY_PUBLIC_KEY_FILE="+key, "DATABASE_URL="+s.database.URL,
-		"DATABASE_PASSWORD_FILE="+password, "DISCOVERY_URL=http://127.0.0.1:1/eureka")
+	cmd.Env = append(append(os.Environ(), "SERVER_ADDRESS="+address, "SERVER_DRAIN_DELAY=0s", "IDENTITY_PUBLIC_KEY_FILE="+key, "DATABASE_URL="+database.URL,
+		"DATABASE_PASSWORD_FILE="+password, "DISCOVERY_URL=http://127.0.0.1:1/eureka"), env...)
 	cmd.Stderr = log
-	check(b, child.Start(cmd, syscall.SIGTERM))
-	b.Cleanup(func() { stop(cmd, syscall.SIGTERM) })
-	s.pid = cmd.Process.Pid
-	deadline := time.Now().Add(20 * time.Second)
+	check(b, child.Start(cmd, syscall.SIGKILL))
+	end = func() { stop(cmd, syscall.SIGTERM) }
+	ctx, cancel := context.WithTimeout(b.Context(), 20*time.Second)
+	defer cancel()
 	for {
-		answer, err := http.Get("http://" + s.address + "/actuator/health/readiness")
+		answer, err := http.Get("http://" + address + "/actuator/health/readiness")
 		if err == nil {
 			answer.Body.Close()
 			if answer.StatusCode == http.StatusOK {
-				return
+				return address, token, cmd.Process.Pid, end
 			}
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-ctx.Done():
+			end()
 			text, _ := os.ReadFile(log.Name())
 			b.Fatalf("the service does not become ready: %s", text)
+		case <-time.After(20 * time.Millisecond):
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
