@@ -88,6 +88,8 @@ func (c *Client) Snapshot(ctx context.Context, after int64, wait time.Duration) 
 type SplitState struct {
 	App   string `json:"app"`
 	Split Split  `json:"split"`
+	// Sticky is as in Application.
+	Sticky bool `json:"sticky"`
 	// Fence of the last operation that changed the split.
 	Fence     int64     `json:"fence"`
 	UpdatedBy string    `json:"updatedBy"`

@@ -65,6 +65,8 @@ const (
 type Application struct {
 	Instances []Instance `json:"instances"`
 	Split     Split      `json:"split,omitempty"`
+	// Sticky says that the split gives all requests of one user to one release, and not each by itself.
+	Sticky bool `json:"sticky,omitempty"`
 }
 
 // Split says which percentage of the requests each release gets, by digest. Empty: every instance counts alike.
