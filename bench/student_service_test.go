@@ -102,46 +102,72 @@ func (s *studentService) exec(b *testing.B, statement string, args ...any) {
 	check(b, err)
 }
 
-// launch starts a student service on a database, with further environment, and waits until it is ready. The token is a clerk's;
-// the log is a file, as under `sms up`.
-func launch(b *testing.B, database postgres.Config, env ...string) (address, token string, pid int, end func()) {
+// keys are what services verify tokens with, and a token of a clerk.
+type keys struct{ file, token string }
+
+func newKeys(b *testing.B) keys {
 	b.Helper()
 	private, public, err := identity.NewKeyPair()
 	check(b, err)
 	signer, err := identity.NewSigner(private)
 	check(b, err)
-	token, err = signer.Sign("bench", identity.Clerk, time.Hour)
+	token, err := signer.Sign("bench", identity.Clerk, time.Hour)
 	check(b, err)
-	dir := b.TempDir()
-	key, password := filepath.Join(dir, "key"), filepath.Join(dir, "password")
-	check(b, os.WriteFile(key, public, 0o600))
+	file := filepath.Join(b.TempDir(), "key")
+	check(b, os.WriteFile(file, public, 0o600))
+	return keys{file, token}
+}
+
+// launch starts a student service on a database, with further environment, and waits until it is ready. The token is a clerk's.
+func launch(b *testing.B, database postgres.Config, env ...string) (address, token string, pid int, end func()) {
+	b.Helper()
+	k := newKeys(b)
+	address, pid, end = run(b, "../bin/student-service", append(append(databaseEnv(b, database),
+		"IDENTITY_PUBLIC_KEY_FILE="+k.file, "DISCOVERY_URL=http://127.0.0.1:1/eureka"), env...)...)
+	return address, k.token, pid, end
+}
+
+func databaseEnv(b *testing.B, database postgres.Config) []string {
+	b.Helper()
+	password := filepath.Join(b.TempDir(), "password")
 	check(b, os.WriteFile(password, []byte(database.Password), 0o600))
-	log, err := os.OpenFile(filepath.Join(dir, "student-service.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	return []string{"DATABASE_URL=" + database.URL, "DATABASE_PASSWORD_FILE=" + password}
+}
+
+// run starts a service and waits until it is ready. The log is a file, as under `sms up`.
+func run(b *testing.B, program string, env ...string) (address string, pid int, end func()) {
+	b.Helper()
+	log, err := os.OpenFile(filepath.Join(b.TempDir(), filepath.Base(program)+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	check(b, err)
 	port, err := pgtest.FreePort()
 	check(b, err)
 	address = "127.0.0.1:" + strconv.Itoa(port)
-	cmd := exec.Command("../bin/student-service")
-	cmd.Env = append(append(os.Environ(), "SERVER_ADDRESS="+address, "SERVER_DRAIN_DELAY=0s", "IDENTITY_PUBLIC_KEY_FILE="+key, "DATABASE_URL="+database.URL,
-		"DATABASE_PASSWORD_FILE="+password, "DISCOVERY_URL=http://127.0.0.1:1/eureka"), env...)
+	cmd := exec.Command(program)
+	cmd.Env = append(append(os.Environ(), "SERVER_ADDRESS="+address, "SERVER_DRAIN_DELAY=0s"), env...)
 	cmd.Stderr = log
 	check(b, child.Start(cmd, syscall.SIGKILL))
 	end = func() { stop(cmd, syscall.SIGTERM) }
+	awaitAnswer(b, "http://"+address+"/actuator/health/readiness", log.Name())
+	return address, cmd.Process.Pid, end
+}
+
+// awaitAnswer waits until an address answers 200.
+func awaitAnswer(b *testing.B, url, log string) {
+	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), 20*time.Second)
 	defer cancel()
 	for {
-		answer, err := http.Get("http://" + address + "/actuator/health/readiness")
+		answer, err := http.Get(url)
 		if err == nil {
 			answer.Body.Close()
 			if answer.StatusCode == http.StatusOK {
-				return address, token, cmd.Process.Pid, end
+				return
 			}
 		}
 		select {
 		case <-ctx.Done():
-			end()
-			text, _ := os.ReadFile(log.Name())
-			b.Fatalf("the service does not become ready: %s", text)
+			text, _ := os.ReadFile(log)
+			b.Fatalf("%s does not answer: %s", url, text)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"strings"
@@ -59,14 +58,7 @@ func New(cfg Config, environment string, view *discovery.View, log *slog.Logger)
 		FlushInterval: -1, // at once: server-sent events
 		ErrorHandler:  func(_ http.ResponseWriter, r *http.Request, err error) { callOf(r.Context()).err = err },
 		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		Transport: &transport{retries: cfg.Retries, retried: g.metrics.retried, base: &http.Transport{
-			DialContext:           (&net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 15 * time.Second}).DialContext,
-			ResponseHeaderTimeout: cfg.ResponseHeaderTimeout,
-			ExpectContinueTimeout: cfg.ConnectTimeout,
-			IdleConnTimeout:       cfg.IdleTimeout,
-			MaxIdleConnsPerHost:   cfg.MaxIdlePerInstance,
-			DisableCompression:    true,
-		}},
+		Transport:     &transport{retries: cfg.Retries, retried: g.metrics.retried, base: newExchange(cfg)},
 	}
 	return g
 }

@@ -1,0 +1,230 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// exchange sends requests without a body, which are nearly all, from the goroutine that serves the caller: http.Transport hands
+// them to two goroutines of the connection and back, which costs as much as all the rest of the gateway. What has a body or
+// changes the protocol goes through a http.Transport, because there both sides may speak at once.
+type exchange struct {
+	cfg    Config
+	dialer net.Dialer
+	other  http.RoundTripper
+
+	mu       sync.Mutex
+	idle     map[string][]*connection // by address, the one used last at the end
+	sweeping bool
+}
+
+func newExchange(cfg Config) *exchange {
+	x := &exchange{cfg: cfg, dialer: net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 15 * time.Second}, idle: map[string][]*connection{}}
+	x.other = &http.Transport{
+		DialContext:           x.dialer.DialContext,
+		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout,
+		ExpectContinueTimeout: cfg.ConnectTimeout,
+		IdleConnTimeout:       cfg.IdleTimeout,
+		MaxIdleConnsPerHost:   cfg.MaxIdlePerInstance,
+		DisableCompression:    true,
+	}
+	return x
+}
+
+// RoundTrip implements http.RoundTripper. A request whose kept connection turns out to be closed before a byte of an answer has
+// come is sent once more on a new one if it only reads (RFC 9112, section 9.3.1).
+func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
+	if (req.Body != nil && req.Body != http.NoBody) || req.Header.Get("Upgrade") != "" {
+		return x.other.RoundTrip(req)
+	}
+	c := x.kept(req.URL.Host)
+	if c != nil {
+		res, err := c.roundTrip(req)
+		if err == nil || c.heard || !isRead(req.Method) || isTimeout(err) || req.Context().Err() != nil {
+			return res, err
+		}
+	}
+	raw, err := x.dialer.DialContext(req.Context(), "tcp", req.URL.Host)
+	if err != nil {
+		return nil, err
+	}
+	return x.connection(raw, req.URL.Host).roundTrip(req)
+}
+
+// connection is one connection to an instance. It serves one request at a time.
+type connection struct {
+	net.Conn
+	of      *exchange
+	address string
+	raw     syscall.RawConn
+	in      *bufio.Reader
+	out     *bufio.Writer
+	// heard says that a part of the present answer has come.
+	heard bool
+	since time.Time // kept and unused
+	// forget ends the watching of the present request's context.
+	forget func() bool
+}
+
+func (x *exchange) connection(raw net.Conn, address string) *connection {
+	c := &connection{Conn: raw, of: x, address: address, in: bufio.NewReader(raw), out: bufio.NewWriter(raw)}
+	c.raw, _ = raw.(*net.TCPConn).SyscallConn() // has no error for an open connection
+	return c
+}
+
+// roundTrip sends a request and reads the head of its answer. After an error the connection is closed.
+func (c *connection) roundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	c.heard = false
+	c.forget = context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	res, err := c.head(req)
+	if err != nil {
+		c.forget()
+		c.Close()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, err
+	}
+	if res.Body == http.NoBody {
+		c.end(!res.Close)
+		return res, nil
+	}
+	res.Body = &answerBody{ReadCloser: res.Body, connection: c, keep: !res.Close}
+	return res, nil
+}
+
+// maxInterim is how many interim answers (1xx) may come before the final one.
+const maxInterim = 5
+
+func (c *connection) head(req *http.Request) (*http.Response, error) {
+	if err := c.SetDeadline(time.Now().Add(c.of.cfg.ResponseHeaderTimeout)); err != nil {
+		return nil, err
+	}
+	if err := req.Write(c.out); err != nil {
+		return nil, err
+	}
+	if err := c.out.Flush(); err != nil {
+		return nil, err
+	}
+	if _, err := c.in.Peek(1); err != nil {
+		return nil, err
+	}
+	c.heard = true
+	for range maxInterim {
+		res, err := http.ReadResponse(c.in, req)
+		if err != nil {
+			return nil, fmt.Errorf("read the answer: %w", err)
+		}
+		if res.StatusCode >= http.StatusOK {
+			return res, c.SetDeadline(time.Time{}) // a stream may be silent for long
+		}
+	}
+	return nil, errors.New("the instance sends no final answer")
+}
+
+// end gives the connection back, or closes it when it cannot serve another request.
+func (c *connection) end(keep bool) {
+	if undisturbed := c.forget(); keep && undisturbed && c.in.Buffered() == 0 {
+		c.of.keep(c)
+		return
+	}
+	c.Close()
+}
+
+// answerBody gives the connection back at its end.
+type answerBody struct {
+	io.ReadCloser
+	*connection
+	keep, ended bool
+}
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !b.ended {
+		b.ended = true
+		b.end(b.keep && err == io.EOF)
+	}
+	return n, err
+}
+
+// Close ends the connection with an answer that nobody wants to the end: that tells the instance.
+func (b *answerBody) Close() error {
+	if !b.ended {
+		b.ended = true
+		b.end(false)
+	}
+	return nil
+}
+
+// kept returns an unused connection that the instance has not closed, or nil.
+func (x *exchange) kept(address string) *connection {
+	for {
+		x.mu.Lock()
+		unused := x.idle[address]
+		if len(unused) == 0 {
+			x.mu.Unlock()
+			return nil
+		}
+		c := unused[len(unused)-1]
+		x.idle[address] = unused[:len(unused)-1]
+		x.mu.Unlock()
+		if c.open() {
+			return c
+		}
+		c.Close()
+	}
+}
+
+// open reports whether the other side neither has closed the connection nor said anything unasked.
+func (c *connection) open() bool {
+	var n int
+	var err error
+	failed := c.raw.Control(func(fd uintptr) {
+		var one [1]byte
+		n, _, err = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	})
+	return failed == nil && n <= 0 && errors.Is(err, syscall.EAGAIN)
+}
+
+func (x *exchange) keep(c *connection) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.idle[c.address]) >= x.cfg.MaxIdlePerInstance {
+		c.Close()
+		return
+	}
+	c.since = time.Now()
+	x.idle[c.address] = append(x.idle[c.address], c)
+	if !x.sweeping {
+		x.sweeping = true
+		time.AfterFunc(x.cfg.IdleTimeout/2, x.sweep)
+	}
+}
+
+// sweep closes what has not been used for the idle timeout, and comes again while something is kept.
+func (x *exchange) sweep() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for address, unused := range x.idle {
+		old := 0
+		for old < len(unused) && time.Since(unused[old].since) > x.cfg.IdleTimeout {
+			unused[old].Close()
+			old++
+		}
+		if x.idle[address] = unused[old:]; len(unused) == old {
+			delete(x.idle, address)
+		}
+	}
+	if x.sweeping = len(x.idle) > 0; x.sweeping {
+		time.AfterFunc(x.cfg.IdleTimeout/2, x.sweep)
+	}
+}
