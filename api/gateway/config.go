@@ -35,6 +35,8 @@ type Config struct {
 	DocumentTTL time.Duration `env:"GATEWAY_DOCUMENT_TTL" envDefault:"30s"`
 	// DocumentTimeout bounds the asking of one service for its OpenAPI document.
 	DocumentTimeout time.Duration `env:"GATEWAY_DOCUMENT_TIMEOUT" envDefault:"3s"`
+	// Door is how the gateway treats its callers.
+	Door DoorConfig
 }
 
 // Check reports every fault of the configuration.
@@ -46,5 +48,5 @@ func (c Config) Check() error {
 	if c.Retries < 0 || c.WaitForInstance < 0 || c.MaxIdlePerInstance < 0 || c.MaxBodyBytes <= 0 {
 		faults = append(faults, errors.New("GATEWAY_RETRIES, _WAIT_FOR_INSTANCE, _MAX_IDLE_PER_INSTANCE must not be negative, _MAX_BODY_BYTES above zero"))
 	}
-	return errors.Join(faults...)
+	return errors.Join(append(faults, c.Door.Check())...)
 }

@@ -33,6 +33,8 @@ type fleet struct {
 	cfg  Config
 	log  *slog.Logger
 	http *http.Client
+	// waiting are the requests that wait for an instance.
+	waiting slots
 
 	mu        sync.Mutex
 	ctx       context.Context
@@ -51,7 +53,7 @@ type lineup struct {
 
 func newFleet(ctx context.Context, app string, cfg Config, log *slog.Logger) *fleet {
 	f := &fleet{
-		app: app, cfg: cfg, log: log, ctx: ctx, upstreams: map[string]*upstream{},
+		app: app, cfg: cfg, log: log, ctx: ctx, upstreams: map[string]*upstream{}, waiting: slots{most: cfg.Door.MaxWaiting},
 		http: &http.Client{
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Transport: &http.Transport{
@@ -193,12 +195,18 @@ func (f *fleet) choose(ctx context.Context, wanted []string, tried []*upstream, 
 			u.outstanding.Add(1)
 			return u
 		}
+		if !f.waiting.take() { // the callers of other services shall not wait behind these
+			return nil
+		}
 		select {
 		case <-now.changed:
+			f.waiting.give()
 			tried = nil // an instance that was tried may have come back
 		case <-deadline():
+			f.waiting.give()
 			return nil
 		case <-ctx.Done():
+			f.waiting.give()
 			return nil
 		}
 	}

@@ -21,9 +21,6 @@ import (
 // releaseHeader restricts a request of an operator to releases, and names the release in an answer.
 const releaseHeader = "X-SMS-Release"
 
-// identityHeaders would be believed by somebody if they came from outside.
-var identityHeaders = []string{"X-User-ID", "X-User-Role", "X-Real-IP", releaseHeader}
-
 // kept are headers that a caller must not be able to strip by naming them in Connection.
 var kept = []string{"Authorization", "Traceparent", "Tracestate", "X-Request-Id"}
 
@@ -37,6 +34,7 @@ type Gateway struct {
 	proxy   *httputil.ReverseProxy
 	metrics *metrics
 	merged  *documents
+	door    *door
 	seen    chan struct{} // closed once the registry has been seen
 	ready   chan struct{} // closed once the gateway may have traffic
 
@@ -48,7 +46,7 @@ type Gateway struct {
 func New(cfg Config, environment string, view *discovery.View, log *slog.Logger) *Gateway {
 	ctx, stop := context.WithCancel(context.Background())
 	g := &Gateway{cfg: cfg, log: log, view: view, routes: routesOf(environment), fleets: map[string]*fleet{},
-		metrics: newMetrics(), seen: make(chan struct{}), ready: make(chan struct{}), stop: stop}
+		metrics: newMetrics(), door: newDoor(cfg.Door), seen: make(chan struct{}), ready: make(chan struct{}), stop: stop}
 	for _, r := range g.routes {
 		g.fleets[r.service] = newFleet(ctx, r.app(environment), cfg, log)
 	}
@@ -117,6 +115,8 @@ func (g *Gateway) becomeReady(ctx context.Context) {
 // Mount adds the gateway's routes, documents, health and metrics to a server that does not listen yet.
 func (g *Gateway) Mount(s *server.Server) {
 	s.Metrics.MustRegister(g.metrics.collectors(g.fleets)...)
+	s.Metrics.MustRegister(g.door.collectors(g.fleets)...)
+	s.SetDoor(g.door)
 	s.Engine.Use(refuseTricks)
 	for _, r := range g.routes {
 		handler := g.handle(r)
@@ -195,14 +195,7 @@ func wantedReleases(values []string) []string {
 // rewrite makes the request that an instance gets: without what a caller could forge, with what belongs to it.
 func rewrite(pr *httputil.ProxyRequest) {
 	pr.Out.URL.Scheme, pr.Out.URL.Host = "http", "instance" // the transport puts the address in
-	for name := range pr.Out.Header {
-		if strings.HasPrefix(name, "X-Forwarded-") {
-			pr.Out.Header.Del(name)
-		}
-	}
-	for _, name := range identityHeaders {
-		pr.Out.Header.Del(name)
-	}
+	dropForged(pr.Out.Header)
 	for _, name := range kept {
 		if values := pr.In.Header[name]; len(values) > 0 {
 			pr.Out.Header[name] = values
@@ -214,6 +207,7 @@ func rewrite(pr *httputil.ProxyRequest) {
 // modifyResponse names the release that answered, and keeps headers that both the gateway and the instance set single.
 func modifyResponse(res *http.Response) error {
 	call := callOf(res.Request.Context())
+	dropOurs(res.Header)
 	res.Header.Set(releaseHeader, call.used.Release)
 	res.Header.Del("X-Request-Id")
 	if res.Header.Get("Cache-Control") != "" {

@@ -206,33 +206,6 @@ func (s *Server) closeWhenDraining() gin.HandlerFunc {
 	}
 }
 
-// authenticate lets only callers with a valid token below /api. Nothing else of the platform's paths is secret.
-func authenticate(verifier *identity.Verifier) gin.HandlerFunc {
-	return func(c *gin.Context) {
-		if !strings.HasPrefix(c.Request.URL.Path, "/api/") {
-			return
-		}
-		c.Header("Cache-Control", "no-store") // on refusals too
-		token, ok := BearerToken(c.Request)
-		if !ok {
-			WriteProblem(c, Unauthorized("send a token: Authorization: Bearer <token>"))
-			return
-		}
-		principal, err := verifier.Verify(token)
-		if err != nil {
-			WriteProblem(c, Unauthorized(err.Error()))
-			return
-		}
-		c.Request = c.Request.WithContext(identity.NewContext(c.Request.Context(), principal))
-	}
-}
-
-// BearerToken returns the token of the request's Authorization header (RFC 6750, section 2.1).
-func BearerToken(r *http.Request) (string, bool) {
-	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	return token, ok && strings.EqualFold(scheme, "Bearer") && token != ""
-}
-
 func newMetrics() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

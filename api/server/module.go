@@ -34,7 +34,7 @@ func Module(service string) fx.Option {
 		Settings[identity.Config](),
 		Settings[Info](),
 		fx.Provide(
-			identity.NewVerifier,
+			newVerifier,
 			func(cfg telemetry.LogConfig) (*slog.Logger, error) {
 				log, err := telemetry.NewLogger(os.Stderr, service, cfg)
 				if err == nil {
@@ -48,6 +48,16 @@ func Module(service string) fx.Option {
 			},
 		),
 	)
+}
+
+// newVerifier follows the keys of the configured issuers while the process runs.
+func newVerifier(lc fx.Lifecycle, cfg identity.Config) (*identity.Verifier, error) {
+	verifier, err := identity.NewVerifier(cfg)
+	if err != nil {
+		return nil, err
+	}
+	lc.Append(fx.StartStopHook(verifier.Start, verifier.Stop))
+	return verifier, nil
 }
 
 // migrateAgain is the pause before a migration is tried again while the database cannot be reached.

@@ -44,6 +44,8 @@ type Config struct {
 	MaxBodyBytes int64 `env:"SERVER_MAX_BODY_BYTES" envDefault:"1048576"`
 	// BodyIdleTimeout ends a request whose body stops coming for so long.
 	BodyIdleTimeout time.Duration `env:"SERVER_BODY_IDLE_TIMEOUT" envDefault:"30s"`
+	// WriteIdleTimeout cuts the connection of a caller that takes nothing of its answer for so long; 0 waits for ever.
+	WriteIdleTimeout time.Duration `env:"SERVER_WRITE_IDLE_TIMEOUT" envDefault:"30s"`
 	// DrainDelay is how long a stopping service still answers, so that callers notice that it leaves.
 	DrainDelay time.Duration `env:"SERVER_DRAIN_DELAY" envDefault:"2s"`
 	// ShutdownTimeout bounds the wait for requests that still run after the drain.
@@ -78,6 +80,7 @@ type Server struct {
 	failed   chan error
 	// bodyLimits are those of routes that have their own, by method and path.
 	bodyLimits map[string]int64
+	door       Door // nil when there is none
 	onServe    []func()
 	onDrain    []func(context.Context)
 }
@@ -92,7 +95,7 @@ func New(cfg Config, info Info, verifier *identity.Verifier, log *slog.Logger) *
 	s.Engine.ContextWithFallback = true
 	s.Engine.HandleMethodNotAllowed = true
 	s.Engine.RedirectTrailingSlash = false // no answer that the document does not know
-	s.Engine.Use(s.observe(), s.recover(), s.limitBody(), s.closeWhenDraining(), authenticate(verifier), s.place())
+	s.Engine.Use(s.observe(), s.recover(), s.limitBody(), s.closeWhenDraining(), s.enter, s.authenticate(verifier), s.place())
 	s.Engine.NoRoute(func(c *gin.Context) { WriteProblem(c, NotFound("there is nothing at this path")) })
 	s.Engine.NoMethod(func(c *gin.Context) {
 		WriteProblem(c, NewProblem(http.StatusMethodNotAllowed, "not-found", "this path does not take "+c.Request.Method))
@@ -153,7 +156,7 @@ func (s *Server) Start(ctx context.Context) error {
 }
 
 func (s *Server) serve(l net.Listener) {
-	if err := s.http.Serve(l); !s.draining.Load() && !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(impatientListener{l, s.cfg.WriteIdleTimeout}); !s.draining.Load() && !errors.Is(err, http.ErrServerClosed) {
 		select {
 		case s.failed <- fmt.Errorf("serve: %w", err):
 		default: // one failure is enough to end the process

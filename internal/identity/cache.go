@@ -18,6 +18,7 @@ func keyOf(token string) tokenKey {
 type verified struct {
 	principal Principal
 	expires   time.Time
+	key       *publicKey // that it was verified with
 }
 
 // cache remembers tokens that were found good, about size of them at most. It has two halves: when the younger is full it becomes
@@ -31,7 +32,7 @@ type cache struct {
 
 func newCache(size int) *cache { return &cache{size: size, younger: map[tokenKey]verified{}} }
 
-// get returns who a token speaks for that was verified and has not expired.
+// get returns who a token speaks for that was verified, has not expired, and whose key still holds.
 func (c *cache) get(key tokenKey, now time.Time) (Principal, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -39,7 +40,7 @@ func (c *cache) get(key tokenKey, now time.Time) (Principal, bool) {
 	if !young {
 		v = c.older[key]
 	}
-	if !now.Before(v.expires) {
+	if !now.Before(v.expires) || v.key.gone.Load() {
 		return Principal{}, false
 	}
 	if !young {
@@ -48,10 +49,10 @@ func (c *cache) get(key tokenKey, now time.Time) (Principal, bool) {
 	return v.principal, true
 }
 
-func (c *cache) put(key tokenKey, principal Principal, expires time.Time) {
+func (c *cache) put(key tokenKey, v verified) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.add(key, verified{principal, expires})
+	c.add(key, v)
 }
 
 func (c *cache) add(key tokenKey, v verified) {

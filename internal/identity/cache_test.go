@@ -36,13 +36,13 @@ func sign(t *testing.T, s *Signer, user string, ttl time.Duration) string {
 func TestRememberedTokenExpiresLikeAFreshOne(t *testing.T) {
 	t.Parallel()
 	signer, remembering := newPair(t, 10)
-	forgetful := &Verifier{key: remembering.key, parser: remembering.parser, verified: newCache(0), now: remembering.now}
+	forgetful := &Verifier{authorities: remembering.authorities, unverified: remembering.unverified, verified: newCache(0), now: remembering.now}
 	token := sign(t, signer, "asha", time.Minute)
 	signed := time.Now()
 	for _, after := range []time.Duration{0, time.Minute, time.Minute + leeway - 2*time.Second, time.Minute + leeway, time.Hour} {
 		remembering.now = func() time.Time { return signed.Add(after) } // the parser's clock too
-		want, wantErr := forgetful.Verify(token)
-		got, err := remembering.Verify(token)
+		want, wantErr := forgetful.Verify(t.Context(), token)
+		got, err := remembering.Verify(t.Context(), token)
 		if got != want || (err == nil) != (wantErr == nil) {
 			t.Errorf("%s after: remembered %v %v, fresh %v %v", after, got, err, want, wantErr)
 		}
@@ -60,7 +60,7 @@ func TestOnlyGoodTokensAreRemembered(t *testing.T) {
 	bad := []string{"", "x", token + "A", token[:len(token)-3] + "AAA", sign(t, stranger, "asha", time.Hour)}
 	for range 2 {
 		for _, token := range bad {
-			if p, err := verifier.Verify(token); err == nil || p != (Principal{}) {
+			if p, err := verifier.Verify(t.Context(), token); err == nil || p != (Principal{}) {
 				t.Errorf("accepted %q as %v", token, p)
 			}
 		}
@@ -68,11 +68,11 @@ func TestOnlyGoodTokensAreRemembered(t *testing.T) {
 	if n := len(verifier.verified.younger); n != 0 {
 		t.Errorf("%d tokens remembered", n)
 	}
-	if p, err := verifier.Verify(token); err != nil || p != (Principal{"asha", Clerk}) {
+	if p, err := verifier.Verify(t.Context(), token); err != nil || p != (Principal{"asha", Clerk}) {
 		t.Errorf("%v %v", p, err)
 	}
 	for _, token := range bad {
-		if _, err := verifier.Verify(token); err == nil {
+		if _, err := verifier.Verify(t.Context(), token); err == nil {
 			t.Errorf("accepted %q once a good one was remembered", token)
 		}
 	}
@@ -89,7 +89,7 @@ func TestMemoryOfTokensIsBounded(t *testing.T) {
 		token := sign(t, signer, user, time.Hour)
 		wg.Go(func() {
 			for range 3 {
-				if p, err := verifier.Verify(token); err != nil || p.User != user {
+				if p, err := verifier.Verify(t.Context(), token); err != nil || p.User != user {
 					t.Errorf("%v %v", p, err)
 				}
 			}
@@ -101,7 +101,7 @@ func TestMemoryOfTokensIsBounded(t *testing.T) {
 	}
 	for i := range 4 * size { // one that is used stays while others come and go
 		for _, token := range []string{used, sign(t, signer, fmt.Sprint("other", i), time.Hour)} {
-			if _, err := verifier.Verify(token); err != nil {
+			if _, err := verifier.Verify(t.Context(), token); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -116,7 +116,7 @@ func TestNoMemoryOfTokens(t *testing.T) {
 	signer, verifier := newPair(t, 0)
 	token := sign(t, signer, "asha", time.Hour)
 	for range 2 {
-		if _, err := verifier.Verify(token); err != nil {
+		if _, err := verifier.Verify(t.Context(), token); err != nil {
 			t.Error(err)
 		}
 	}

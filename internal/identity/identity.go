@@ -1,7 +1,8 @@
-// Package identity says who a caller is and what they may do: roles, and the platform's own tokens.
+// Package identity says who a caller is and what they may do: roles, the platform's own tokens, and those of the OpenID
+// Connect issuers that are configured.
 //
-// Tokens are JSON Web Tokens (RFC 7519) signed with Ed25519 (RFC 8037). Only `sms` holds the private key; every service
-// holds the public one.
+// The platform's tokens are JSON Web Tokens (RFC 7519) signed with Ed25519 (RFC 8037). Only `sms` holds the private key;
+// every service holds the public one.
 package identity
 
 import (
@@ -113,72 +114,6 @@ func (s *Signer) Sign(user string, role Role, ttl time.Duration) (string, error)
 		IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
 	}})
 	return token.SignedString(s.key)
-}
-
-// Config is what a verifying process needs.
-type Config struct {
-	// PublicKey is the platform's token key, an Ed25519 public key in PEM, read from the file named here.
-	PublicKey string `env:"IDENTITY_PUBLIC_KEY_FILE,required,file"`
-	// TokenCache is how many verified tokens are remembered until they expire, so that their signatures are not checked
-	// with every request; 0 remembers none. One takes about 200 bytes.
-	TokenCache int `env:"IDENTITY_TOKEN_CACHE" envDefault:"5000"`
-}
-
-// Check reports every fault of the configuration.
-func (c Config) Check() error {
-	if c.TokenCache < 0 {
-		return errors.New("IDENTITY_TOKEN_CACHE must not be below zero")
-	}
-	return nil
-}
-
-// Verifier checks tokens. It may be used by several goroutines at once.
-type Verifier struct {
-	key      ed25519.PublicKey
-	parser   *jwt.Parser
-	verified *cache
-	now      func() time.Time
-}
-
-// NewVerifier reads the public key of the configuration.
-func NewVerifier(cfg Config) (*Verifier, error) {
-	block, _ := pem.Decode([]byte(cfg.PublicKey))
-	if block == nil {
-		return nil, errors.New("IDENTITY_PUBLIC_KEY_FILE: not a PEM file")
-	}
-	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, errors.New("IDENTITY_PUBLIC_KEY_FILE: not a public key")
-	}
-	key, ok := parsed.(ed25519.PublicKey)
-	if !ok {
-		return nil, errors.New("IDENTITY_PUBLIC_KEY_FILE: not an Ed25519 key")
-	}
-	v := &Verifier{key: key, verified: newCache(cfg.TokenCache), now: time.Now}
-	v.parser = jwt.NewParser(jwt.WithValidMethods([]string{"EdDSA"}), jwt.WithIssuer(issuer), jwt.WithAudience(audience),
-		jwt.WithExpirationRequired(), jwt.WithLeeway(leeway), jwt.WithTimeFunc(func() time.Time { return v.now() }))
-	return v, nil
-}
-
-// Verify returns who the token speaks for. The error says what is wrong with it, never what it holds.
-func (v *Verifier) Verify(token string) (Principal, error) {
-	key := keyOf(token)
-	if principal, ok := v.verified.get(key, v.now()); ok {
-		return principal, nil
-	}
-	var c claims
-	_, err := v.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return v.key, nil })
-	switch {
-	case errors.Is(err, jwt.ErrTokenExpired):
-		return Principal{}, errors.New("the token has expired")
-	case err != nil:
-		return Principal{}, errors.New("the token is not valid here")
-	case c.Subject == "" || !c.Role.Valid():
-		return Principal{}, errors.New("the token names no user or no known role")
-	}
-	principal := Principal{User: c.Subject, Role: c.Role}
-	v.verified.put(key, principal, c.ExpiresAt.Add(leeway))
-	return principal, nil
 }
 
 // NewKeyPair makes a key pair in PEM: PKCS #8 private, PKIX public.

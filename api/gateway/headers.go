@@ -1,0 +1,91 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// safety is what every answer of the gateway says to browsers. Services do not say it: nobody but the gateway is reached by
+// strangers, and so it stands in one place.
+type safety map[string][]string
+
+func newSafety(hsts time.Duration) safety {
+	s := safety{
+		"X-Content-Type-Options":       {"nosniff"},
+		"Referrer-Policy":              {"no-referrer"},
+		"Content-Security-Policy":      {"default-src 'none'; frame-ancestors 'none'"}, // a page sets its own, see /docs
+		"Cross-Origin-Resource-Policy": {"same-origin"},                                // CORS is another matter
+	}
+	if hsts > 0 {
+		s["Strict-Transport-Security"] = []string{fmt.Sprintf("max-age=%d", int(hsts.Seconds()))}
+	}
+	return s
+}
+
+// put says it on an answer that has nothing yet. The values are shared: nothing changes them in place.
+func (s safety) put(h http.Header) {
+	for name, value := range s {
+		h[name] = value
+	}
+}
+
+// ours are the headers that only the gateway sets: what an instance says under the same names would stand there twice.
+var ours = []string{"X-Content-Type-Options", "Referrer-Policy", "Content-Security-Policy", "Cross-Origin-Resource-Policy",
+	"Strict-Transport-Security", "Ratelimit", "Ratelimit-Policy", "Access-Control-Allow-Origin", "Access-Control-Allow-Credentials",
+	"Access-Control-Expose-Headers", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Access-Control-Max-Age"}
+
+// dropOurs takes them off an instance's answer.
+func dropOurs(h http.Header) {
+	for _, name := range ours {
+		delete(h, name)
+	}
+}
+
+// believed are headers that somebody would believe if they came from outside, besides those that begin like one of
+// believedPrefixes.
+var believed = []string{"Forwarded", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "X-Original-Url", "X-Original-Uri",
+	"X-Rewrite-Url", "X-Http-Method-Override", "X-Method-Override", "X-Sms-Release"}
+
+var believedPrefixes = []string{"X-Forwarded-", "X-User-", "X-Auth-", "X-Remote-"}
+
+// dropForged takes off a request what a caller could forge. Names with anything but letters, digits and hyphens go too: some
+// servers read X_User_ID as X-User-ID.
+func dropForged(h http.Header) {
+	for name := range h {
+		if !plain(name) {
+			delete(h, name)
+			continue
+		}
+		for _, prefix := range believedPrefixes {
+			if strings.HasPrefix(name, prefix) {
+				delete(h, name)
+			}
+		}
+	}
+	for _, name := range believed {
+		delete(h, name)
+	}
+}
+
+// plain reports whether a name is one that all servers read alike. net/http has brought it into its usual case.
+func plain(name string) bool {
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// lines counts the header lines of a request.
+func lines(h http.Header) int {
+	n := 0
+	for _, values := range h {
+		n += len(values)
+	}
+	return n
+}
