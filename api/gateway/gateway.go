@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"strings"
@@ -60,7 +59,7 @@ func New(cfg Config, environment string, view *discovery.View, log *slog.Logger)
 		ErrorHandler:  func(_ http.ResponseWriter, r *http.Request, err error) { callOf(r.Context()).err = err },
 		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Transport: &transport{retries: cfg.Retries, retried: g.metrics.retried, base: &http.Transport{
-			DialContext:           (&net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 15 * time.Second}).DialContext,
+			DialContext:           dialer(cfg),
 			ResponseHeaderTimeout: cfg.ResponseHeaderTimeout,
 			ExpectContinueTimeout: cfg.ConnectTimeout,
 			IdleConnTimeout:       cfg.IdleTimeout,
