@@ -14,20 +14,41 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"pgregory.net/rapid"
 
 	"github.com/school-sms/sms/internal/discovery"
 	"github.com/school-sms/sms/internal/identity"
 )
 
-// registered makes upstreams out of "release" or "release!" for an unhealthy one.
+// testUpstreams are the defaults, but for times that a test would have to wait for.
+var testUpstreams = UpstreamConfig{
+	SendIdleTimeout: 20 * time.Second, ExchangeIdleTimeout: 2 * time.Minute, MaxWaiting: 1024,
+	RetryBudgetPercent: 20, RetryBudgetMin: 10, RetryBudgetWindow: 10 * time.Second,
+	LatencyHalfLife: 3 * time.Second, EjectAfter: 5, MaxEjectedPercent: 50,
+	EjectTime: 200 * time.Millisecond, EjectTimeMax: 30 * time.Second, Trials: 3,
+}
+
+// registered makes upstreams out of "release" or "release!" for an unready one.
 func registered(releases ...string) []*upstream {
 	var all []*upstream
 	for i, release := range releases {
 		u := &upstream{Instance: discovery.Instance{ID: strconv.Itoa(i), Release: strings.TrimSuffix(release, "!")}}
-		u.healthy.Store(!strings.HasSuffix(release, "!"))
+		u.ready = !strings.HasSuffix(release, "!")
 		all = append(all, u)
 	}
 	return all
+}
+
+func lineupOf(split discovery.Split, sticky bool, registered ...*upstream) *lineup {
+	return newLineup(&testUpstreams, "student-service", registered, discovery.Application{Split: split, Sticky: sticky}, sinceStart())
+}
+
+func (l *lineup) release(w wish) string {
+	w.now = sinceStart()
+	if u, _ := l.pick(&w); u != nil {
+		return u.Release
+	}
+	return ""
 }
 
 func TestSplitIsExact(t *testing.T) {
@@ -39,7 +60,7 @@ func TestSplitIsExact(t *testing.T) {
 		wanted     []string
 		want       map[string]float64
 	}{
-		{"canary", registered("old", "old", "new"), discovery.Split{"old": 95, "new": 5}, nil, map[string]float64{"old": .95, "new": .05}},
+		{"canary", registered("old", "old", "new"), discovery.Split{"old": 90, "new": 10}, nil, map[string]float64{"old": .9, "new": .1}},
 		{"three", registered("a", "b", "c"), discovery.Split{"a": 50, "b": 30, "c": 20}, nil, map[string]float64{"a": .5, "b": .3, "c": .2}},
 		{"no split counts instances", registered("a", "b", "b", "b"), nil, nil, map[string]float64{"a": .25, "b": .75}},
 		{"0 gets nothing", registered("old", "new"), discovery.Split{"old": 100, "new": 0}, nil, map[string]float64{"old": 1}},
@@ -51,20 +72,65 @@ func TestSplitIsExact(t *testing.T) {
 		{"wanted elsewhere", registered("old", "other"), discovery.Split{"old": 100}, []string{"new"}, map[string]float64{"old": 1}},
 		{"wanted and sick", registered("old", "new!"), nil, []string{"new"}, map[string]float64{"": 1}},
 	} {
-		const draws = 40_000
-		counts := map[string]int{}
-		for range draws {
-			release := ""
-			if u := pick(c.registered, c.split, c.wanted, nil); u != nil {
-				release = u.Release
+		const draws = 20_000
+		for _, sticky := range []bool{false, true} {
+			counts := map[string]int{}
+			l := lineupOf(c.split, sticky, c.registered...)
+			for i := range draws {
+				counts[l.release(wish{wanted: c.wanted, user: fmt.Sprint("user-", i)})]++
 			}
-			counts[release]++
-		}
-		for release, n := range counts {
-			if got := float64(n) / draws; math.Abs(got-c.want[release]) > .01 {
-				t.Errorf("%s: %q gets %.3f, want %.2f", c.name, release, got, c.want[release])
+			for release, n := range counts {
+				if got := float64(n) / draws; math.Abs(got-c.want[release]) > .01 {
+					t.Errorf("%s, sticky %v: %q gets %.4f, want %.2f", c.name, sticky, release, got, c.want[release])
+				}
 			}
 		}
+	}
+}
+
+// TestStickyUsersStay checks by users of all kinds that each has one release, on every gateway; that a release which gets
+// a larger share keeps its users; and that somebody whose release is away has another one until it is back.
+func TestStickyUsersStay(t *testing.T) {
+	t.Parallel()
+	one, another := registered("old", "old", "new", "third"), registered("third", "new", "old")
+	away := registered("old", "new!", "third")
+	split := func(of, third int) discovery.Split {
+		return discovery.Split{"old": 100 - of - third, "new": of, "third": third}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		w := wish{user: rapid.StringN(1, -1, -1).Draw(t, "user")}
+		third := rapid.IntRange(0, 30).Draw(t, "third's share")
+		small := rapid.IntRange(1, 68).Draw(t, "share")
+		large := rapid.IntRange(small+1, 69).Draw(t, "larger share")
+		before := lineupOf(split(small, third), true, one...).release(w)
+		if again := lineupOf(split(small, third), true, another...).release(w); again != before {
+			t.Fatalf("%q here, %q on another gateway", before, again)
+		}
+		after := lineupOf(split(large, third), true, one...).release(w)
+		if before == "new" && after != "new" {
+			t.Fatalf("in the canary at %d %%, with %q at %d %%", small, after, large)
+		}
+		if before == "third" && after != "third" {
+			t.Fatalf("left %q, whose share stayed, for %q", before, after)
+		}
+		elsewhere := lineupOf(split(small, third), true, away...).release(w)
+		if elsewhere == "" || elsewhere == "new" || before != "new" && elsewhere != before {
+			t.Fatalf("without new, a user of %q goes to %q", before, elsewhere)
+		}
+	})
+}
+
+// TestStickyUsersAreKnownForever keeps the mapping itself: gateways of different versions run side by side in a rollout.
+func TestStickyUsersAreKnownForever(t *testing.T) {
+	t.Parallel()
+	l := lineupOf(discovery.Split{"old": 50, "new": 50}, true, registered("old", "new")...)
+	got := ""
+	for i := range 32 {
+		got += l.release(wish{user: fmt.Sprint("user-", i)})[:1]
+	}
+	const want = "nnoonnnnononnonnonnnnonnoononnnn"
+	if got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 
@@ -72,12 +138,13 @@ func TestTheLighterOfTwoIsTaken(t *testing.T) {
 	t.Parallel()
 	two := registered("a", "b")
 	two[0].outstanding.Store(3)
+	l := lineupOf(nil, false, two...)
 	for range 100 {
-		if u := pick(two, nil, nil, nil); u != two[1] {
+		if u, _ := l.pick(&wish{now: sinceStart()}); u != two[1] {
 			t.Fatal("the instance with more to do was taken")
 		}
 	}
-	if u := pick(two, nil, nil, two[1:]); u != two[0] {
+	if u, _ := l.pick(&wish{now: sinceStart(), tried: two[1:]}); u != two[0] {
 		t.Error("an instance that was tried before was taken again")
 	}
 }
@@ -109,7 +176,9 @@ func TestReleaseHeader(t *testing.T) {
 // TestBrokenConnections has one instance that closes every connection: reads go elsewhere, a write is never done twice.
 func TestBrokenConnections(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t, testConfig, "production")
+	cfg := testConfig
+	cfg.EjectAfter, cfg.RetryBudgetPercent = 1_000_000, 100 // it stays
+	p := newPlatform(t, cfg, "production")
 	var writes atomic.Int64
 	broken := newBackend(t, "broken", "r", func(_ http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {

@@ -18,14 +18,16 @@ type Config struct {
 	IdleTimeout time.Duration `env:"GATEWAY_IDLE_TIMEOUT" envDefault:"60s"`
 	// MaxIdlePerInstance is how many unused connections to one instance are kept.
 	MaxIdlePerInstance int `env:"GATEWAY_MAX_IDLE_PER_INSTANCE" envDefault:"256"`
-	// WaitForInstance is how long a request waits for an instance when there is none, for example during a restart.
-	WaitForInstance time.Duration `env:"GATEWAY_WAIT_FOR_INSTANCE" envDefault:"2s"`
-	// Retries is how many further instances a request may be tried on.
+	// WaitForInstance is how long a request waits for an instance when there is none, for example during a restart. When
+	// there has been none for twice as long, requests do not wait any more.
+	WaitForInstance time.Duration `env:"GATEWAY_WAIT_FOR_INSTANCE" envDefault:"5s"`
+	// Retries is how many further times a request may be tried.
 	Retries int `env:"GATEWAY_RETRIES" envDefault:"2"`
 	// CheckInterval is the time between two readiness checks of an instance.
-	CheckInterval time.Duration `env:"GATEWAY_CHECK_INTERVAL" envDefault:"1s"`
-	// CheckTimeout bounds one readiness check.
-	CheckTimeout time.Duration `env:"GATEWAY_CHECK_TIMEOUT" envDefault:"2s"`
+	CheckInterval time.Duration `env:"GATEWAY_CHECK_INTERVAL" envDefault:"500ms"`
+	// CheckTimeout bounds one readiness check. With the interval it makes less than the second in which an instance that
+	// has stopped answering is out.
+	CheckTimeout time.Duration `env:"GATEWAY_CHECK_TIMEOUT" envDefault:"400ms"`
 	// FirstView is how long after its start the gateway waits for the registry before it says that it is ready all the same.
 	FirstView time.Duration `env:"GATEWAY_FIRST_VIEW" envDefault:"3s"`
 	// MaxBodyBytes bounds the body of a request; it stands for SERVER_MAX_BODY_BYTES here, as bodies are not held.
@@ -37,6 +39,7 @@ type Config struct {
 	DocumentTimeout time.Duration `env:"GATEWAY_DOCUMENT_TIMEOUT" envDefault:"3s"`
 	// Door is how the gateway treats its callers.
 	Door DoorConfig
+	UpstreamConfig
 }
 
 // Check reports every fault of the configuration.
@@ -48,5 +51,5 @@ func (c Config) Check() error {
 	if c.Retries < 0 || c.WaitForInstance < 0 || c.MaxIdlePerInstance < 0 || c.MaxBodyBytes <= 0 {
 		faults = append(faults, errors.New("GATEWAY_RETRIES, _WAIT_FOR_INSTANCE, _MAX_IDLE_PER_INSTANCE must not be negative, _MAX_BODY_BYTES above zero"))
 	}
-	return errors.Join(append(faults, c.Door.Check())...)
+	return errors.Join(append(append(faults, c.upstreamFaults()...), c.Door.Check())...)
 }

@@ -107,8 +107,7 @@ func (d *documents) of(ctx context.Context, r route) document {
 func (d *documents) fetch(ctx context.Context, f *fleet) (document, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.DocumentTimeout)
 	defer cancel()
-	now := f.current.Load()
-	u := pick(now.instances, now.split, nil, nil)
+	u, _ := f.current.Load().pick(&wish{now: sinceStart()})
 	if u == nil {
 		return nil, errNoInstance
 	}

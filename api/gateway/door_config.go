@@ -31,9 +31,6 @@ type DoorConfig struct {
 	// MaxLasting is the same for requests that last by their nature, which are counted apart: waits for a change, streams of
 	// events, upgrades, and bodies of 1 MiB and more or of unknown length. 0: no bound.
 	MaxLasting int64 `env:"GATEWAY_MAX_LASTING" envDefault:"512"`
-	// MaxWaiting is how many requests may wait at once for an instance of one service; further ones are answered 503 at once.
-	// 0: no bound.
-	MaxWaiting int64 `env:"GATEWAY_MAX_WAITING" envDefault:"256"`
 	// ShedRetryAfter is when those that were turned away may try again.
 	ShedRetryAfter time.Duration `env:"GATEWAY_SHED_RETRY_AFTER" envDefault:"1s"`
 	// MaxHeaders is how many header lines a request may have; 0: no bound. See SERVER_MAX_HEADER_BYTES too.
@@ -57,8 +54,8 @@ func (c DoorConfig) Check() error {
 	if c.UserRate > 0 && c.UserBurst < 1 || c.AddressRate > 0 && c.AddressBurst < 1 || c.LimitedClients < 1 {
 		faults = append(faults, errors.New("GATEWAY_USER_BURST, _ADDRESS_BURST and _LIMITED_CLIENTS must be above zero"))
 	}
-	if c.MaxInFlight < 0 || c.MaxLasting < 0 || c.MaxWaiting < 0 || c.MaxHeaders < 0 || c.ShedRetryAfter < 0 || c.CORSMaxAge < 0 || c.HSTSMaxAge < 0 {
-		faults = append(faults, errors.New("GATEWAY_MAX_IN_FLIGHT, _MAX_LASTING, _MAX_WAITING, _MAX_HEADERS, _SHED_RETRY_AFTER, _CORS_MAX_AGE and "+
+	if c.MaxInFlight < 0 || c.MaxLasting < 0 || c.MaxHeaders < 0 || c.ShedRetryAfter < 0 || c.CORSMaxAge < 0 || c.HSTSMaxAge < 0 {
+		faults = append(faults, errors.New("GATEWAY_MAX_IN_FLIGHT, _MAX_LASTING, _MAX_HEADERS, _SHED_RETRY_AFTER, _CORS_MAX_AGE and "+
 			"_HSTS_MAX_AGE must not be negative"))
 	}
 	for _, origin := range c.CORSOrigins {

@@ -26,6 +26,7 @@ var testConfig = Config{
 	ConnectTimeout: 2 * time.Second, ResponseHeaderTimeout: 20 * time.Second, IdleTimeout: time.Minute, MaxIdlePerInstance: 256,
 	WaitForInstance: 200 * time.Millisecond, Retries: 2, CheckInterval: 100 * time.Millisecond, CheckTimeout: 5 * time.Second,
 	FirstView: 20 * time.Second, MaxBodyBytes: 1 << 30, DocumentTTL: time.Minute, DocumentTimeout: 5 * time.Second,
+	UpstreamConfig: testUpstreams,
 }
 
 // fakeRegistry serves one snapshot and tells watchers when it changes.

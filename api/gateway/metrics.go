@@ -44,7 +44,7 @@ func (m *metrics) answered(service string, c *call, status int, took time.Durati
 func (m *metrics) retried(c *call) { m.retries.WithLabelValues(c.fleet.app).Inc() }
 
 func (m *metrics) collectors(fleets map[string]*fleet) []prometheus.Collector {
-	all := []prometheus.Collector{m.requests, m.duration, m.retries}
+	all := []prometheus.Collector{m.requests, m.duration, m.retries, newInstanceStates(fleets)}
 	for service, f := range fleets {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "gateway_healthy_instances", Help: "Instances that would take a request, by the gateway's own checks.",

@@ -1,87 +1,155 @@
 package gateway
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
-
-	"github.com/school-sms/sms/internal/discovery"
+	"time"
 )
 
-// pick chooses the instance for one request among those that are registered: healthy, not tried before, of a release
-// that is wanted or that the split gives the request to, and the one of two with less to do. Nil: there is none now.
-func pick(registered []*upstream, split discovery.Split, wanted []string, tried []*upstream) *upstream {
-	usable := func(u *upstream) bool { return u.healthy.Load() && !slices.Contains(tried, u) }
-	if ofRelease(registered, wanted) {
-		return lighter(registered, func(u *upstream) bool { return usable(u) && slices.Contains(wanted, u.Release) })
-	}
-	if !hasShare(registered, split) {
-		return lighter(registered, usable)
-	}
-	release, found := draw(registered, split, usable)
-	if !found {
-		return nil
-	}
-	return lighter(registered, func(u *upstream) bool { return usable(u) && u.Release == release })
+// wish is what one request needs of the instance that it goes to.
+type wish struct {
+	now time.Duration // since the process began
+	// wanted are the releases that the request is restricted to; none: the split decides.
+	wanted []string
+	// user is who stays with one release where the split is sticky.
+	user string
+	// tried are instances that did not do.
+	tried []*upstream
+	// same is the release that another try must stay with; empty: any.
+	same string
+	// trial says that the request can be tried again elsewhere, and so may go to an instance that is on trial.
+	trial bool
 }
 
-// ofRelease reports whether an instance of one of the releases is registered.
-func ofRelease(registered []*upstream, releases []string) bool {
-	return len(releases) > 0 && slices.ContainsFunc(registered, func(u *upstream) bool { return slices.Contains(releases, u.Release) })
-}
-
-// hasShare reports whether an instance of a release with a share is registered. A split for which there is none is an
-// old one: it must not keep traffic from what runs now.
-func hasShare(registered []*upstream, split discovery.Split) bool {
-	return len(split) > 0 && slices.ContainsFunc(registered, func(u *upstream) bool { return split[u.Release] > 0 })
-}
-
-// draw chooses a release at random by its share, among those with a usable instance: the shares of the others go to
-// them in proportion.
-func draw(registered []*upstream, split discovery.Split, usable func(*upstream) bool) (release string, found bool) {
-	var releases [8]string // more than a rollout ever has at once; append grows it if not
-	candidates, total := releases[:0], 0
-	for _, u := range registered {
-		if split[u.Release] > 0 && !slices.Contains(candidates, u.Release) && usable(u) {
-			candidates = append(candidates, u.Release)
-			total += split[u.Release]
+// pick chooses the instance for one request: of a release that is wanted or that the split gives the request to, not
+// tried before, and the one of two that has less to do. Trial says that the instance is on trial: the caller says how it
+// went. Nil: there is none now.
+func (l *lineup) pick(w *wish) (u *upstream, trial bool) {
+	g := l.group(w)
+	if g == nil {
+		return nil, false
+	}
+	if w.trial && len(w.tried) == 0 {
+		for _, u := range g.trials {
+			if u.trial.CompareAndSwap(false, true) {
+				return u, true
+			}
 		}
 	}
-	if total == 0 {
-		return "", false
-	}
-	point := rand.IntN(total)
-	for _, release := range candidates {
-		if point < split[release] {
-			return release, true
-		}
-		point -= split[release]
-	}
-	return "", false // not reached: point is below the sum
+	return l.lighter(w, g.open), false
 }
 
-// lighter draws two instances that fit and returns the one with fewer requests under way.
-func lighter(registered []*upstream, fits func(*upstream) bool) *upstream {
-	var buffer [32]*upstream
-	candidates := buffer[:0]
-	for _, u := range registered {
-		if fits(u) {
-			candidates = append(candidates, u)
+// group finds the instances that may take the request.
+func (l *lineup) group(w *wish) *group {
+	switch {
+	case len(w.wanted) == 0 && w.same == "" && len(w.tried) == 0: // nearly always
+		if len(l.shares) == 0 {
+			return &l.everybody
+		}
+		return l.draw(w)
+	case w.same != "":
+		return l.narrowed(w, func(u *upstream) bool { return u.Release == w.same })
+	case l.registered(w.wanted):
+		return l.narrowed(w, func(u *upstream) bool { return slices.Contains(w.wanted, u.Release) })
+	case len(l.shares) == 0:
+		return l.narrowed(w, func(*upstream) bool { return true })
+	default:
+		release := ""
+		if g := l.draw(w); g != nil {
+			release = g.release
+		}
+		return l.narrowed(w, func(u *upstream) bool { return u.Release == release })
+	}
+}
+
+// registered reports whether an instance of one of the releases is registered.
+func (l *lineup) registered(releases []string) bool {
+	return len(releases) > 0 && slices.ContainsFunc(l.instances, func(u *upstream) bool { return slices.Contains(releases, u.Release) })
+}
+
+// narrowed makes a group for requests that are out of the ordinary.
+func (l *lineup) narrowed(w *wish, fits func(*upstream) bool) *group {
+	g := l.groupOf(func(u *upstream) bool { return fits(u) && !slices.Contains(w.tried, u) })
+	return &g
+}
+
+// draw chooses a release by its share, at random or by the user, among those with an instance that can take the request:
+// the shares of the others go to them in proportion.
+func (l *lineup) draw(w *wish) *group {
+	var user uint64
+	sticky := l.sticky && w.user != ""
+	if sticky {
+		user = hashOfUser(w.user)
+	}
+	var chosen *group
+	best := math.Inf(1)
+	for i := range l.shares {
+		g := &l.shares[i]
+		if !slices.ContainsFunc(g.open, func(u *upstream) bool { return !slices.Contains(w.tried, u) }) {
+			continue
+		}
+		point := rand.Float64()
+		if sticky {
+			point = pointOf(user, g.seed)
+		}
+		// The release whose exponentially distributed number, at the rate of its share, comes first: this gives each its
+		// share exactly, and a share that grows only takes from the others (weighted rendezvous hashing).
+		if first := -math.Log(1-point) / float64(g.share); first < best {
+			chosen, best = g, first
 		}
 	}
-	switch n := len(candidates); n {
+	return chosen
+}
+
+// hashOfUser is the FNV-1a hash of a user, without the allocation of the standard library's.
+func hashOfUser(user string) uint64 {
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for i := range len(user) {
+		h = (h ^ uint64(user[i])) * prime
+	}
+	return h
+}
+
+// pointOf mixes a user and a release into a number in [0, 1), by the finisher of SplitMix64.
+func pointOf(user, seed uint64) float64 {
+	x := user ^ seed
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	x ^= x >> 31
+	return float64(x>>11) / (1 << 53)
+}
+
+// lighter draws two of the instances and returns the one with less to do.
+func (l *lineup) lighter(w *wish, from []*upstream) *upstream {
+	n := len(from)
+	switch n {
 	case 0:
 		return nil
 	case 1:
-		return candidates[0]
-	default:
-		i := rand.IntN(n)
-		j := rand.IntN(n - 1)
-		if j >= i {
-			j++
-		}
-		if candidates[j].outstanding.Load() < candidates[i].outstanding.Load() {
-			return candidates[j]
-		}
-		return candidates[i]
+		return from[0]
 	}
+	i := rand.IntN(n)
+	for range 3 { // instances in their slow start stand back
+		if from[i].warmth(w.now, l.cfg.SlowStart) > rand.Float64() {
+			break
+		}
+		i = rand.IntN(n)
+	}
+	j := rand.IntN(n - 1)
+	if j >= i {
+		j++
+	}
+	first, second := from[i], from[j]
+	if warmth := second.warmth(w.now, l.cfg.SlowStart); warmth < 1 && rand.Float64() >= warmth {
+		return first
+	}
+	// The second one must be clearly better: what differs by less than a fifth differs by chance, and equal instances
+	// are to share evenly.
+	const clearly = .8
+	if second.cost(w.now, l.cfg.LatencyHalfLife) < clearly*first.cost(w.now, l.cfg.LatencyHalfLife) {
+		return second
+	}
+	return first
 }

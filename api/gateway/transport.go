@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -34,14 +36,6 @@ func callOf(ctx context.Context) *call {
 	return c
 }
 
-// deadline fires when the request has waited long enough for an instance, counted from the first time that it had to.
-func (c *call) deadline() <-chan time.Time {
-	if c.timer == nil {
-		c.timer = time.NewTimer(c.fleet.cfg.WaitForInstance)
-	}
-	return c.timer.C
-}
-
 // end gives back what the call holds.
 func (c *call) end() {
 	if c.timer != nil {
@@ -49,46 +43,6 @@ func (c *call) end() {
 	}
 	if c.used != nil {
 		c.used.done()
-	}
-}
-
-// transport sends a request to an instance of its call's fleet. What no instance can have seen is tried on another one,
-// and so is a GET or HEAD whose connection broke before an answer; anything else might be done twice.
-type transport struct {
-	base    http.RoundTripper
-	retries int
-	retried func(c *call)
-}
-
-func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	c := callOf(req.Context())
-	body := guard(req)
-	var tried []*upstream
-	for {
-		u := c.fleet.choose(req.Context(), c.wanted, tried, c.deadline)
-		if u == nil {
-			if err := req.Context().Err(); err != nil {
-				return nil, err
-			}
-			return nil, errNoInstance
-		}
-		c.use(u)
-		res, err := t.base.RoundTrip(aim(req, u, body))
-		if err == nil || req.Context().Err() != nil {
-			return res, err
-		}
-		neverSent := isDial(err)
-		if neverSent {
-			c.fleet.eject(u)
-		} else {
-			c.fleet.recheck(u)
-		}
-		safe := neverSent || (isRead(req.Method) && !isTimeout(err))
-		if !safe || body.touched() || len(tried) >= t.retries {
-			return nil, err
-		}
-		tried = append(tried, u)
-		t.retried(c)
 	}
 }
 
@@ -100,16 +54,166 @@ func (c *call) use(u *upstream) {
 	c.used = u
 }
 
-// aim copies the request for one try on one instance.
-func aim(req *http.Request, u *upstream, body *guardedBody) *http.Request {
-	try := req.WithContext(req.Context())
-	address := *req.URL
-	address.Host = u.Address()
-	try.URL, try.Host = &address, ""
-	if body != nil {
-		try.Body = body
+// transport sends a request to an instance of its call's fleet, and to others when that is of use and does no harm:
+//
+//   - What no instance can have seen is tried on another one, whatever it is.
+//   - A GET or HEAD whose connection broke before an answer is, too. So is one that was answered 500, 502 or 503, within
+//     the release: what another instance answers shows whose fault it was. When none does better, the answer stands.
+//   - A timeout is not tried again: the caller has waited long enough.
+//   - PUT and DELETE are idempotent by RFC 9110, section 9.2.2, but here they carry If-Match: a second one would be told
+//     412 although the first one was done. POST and PATCH are not idempotent.
+//
+// All further tries together stay within the fleet's budget.
+type transport struct {
+	base    http.RoundTripper
+	retries int
+	retried func(c *call)
+}
+
+// try is one request to one instance.
+type try struct {
+	u     *upstream
+	trial bool // the instance is on trial
+	res   *http.Response
+	err   error
+}
+
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	c := callOf(req.Context())
+	body := guard(req)
+	w := wish{now: sinceStart(), wanted: c.wanted, trial: body == nil && isRead(req.Method)}
+	c.fleet.budget.request(w.now)
+	var unanswered []try // tries on which the verdict is open
+	for tries := 0; ; tries++ {
+		u, trial := c.fleet.choose(req.Context(), c, &w)
+		if u == nil {
+			return c.giveUp(req.Context(), unanswered)
+		}
+		c.use(u)
+		if tries > 0 {
+			t.retried(c)
+		}
+		now := try{u: u, trial: trial}
+		now.res, now.err = t.base.RoundTrip(aim(req, u, body, tries > 0))
+		if now.err == nil && !isFault(now.res) {
+			c.fleet.answered(now, w.now)
+			c.fleet.settle(unanswered, true, u.Release)
+			return now.res, nil
+		}
+		again := req.Context().Err() == nil && tries < t.retries && !body.touched() && c.mayTryAgain(req.Method, now, &w)
+		unanswered = append(unanswered, now)
+		if !again {
+			return c.giveUp(req.Context(), unanswered)
+		}
 	}
-	return try
+}
+
+// mayTryAgain takes in a try that has failed, and reports whether there may be another one. If so, w is what it needs.
+func (c *call) mayTryAgain(method string, failed try, w *wish) bool {
+	neverSent := failed.err != nil && isDial(failed.err)
+	switch {
+	case neverSent && isRefused(failed.err):
+		c.fleet.refused(failed.u)
+	case failed.err != nil && !isLocal(failed.err):
+		c.fleet.recheck(failed.u) // its own word counts for more than one broken connection
+	}
+	if !neverSent && (!isRead(method) || failed.err != nil && isTimeout(failed.err)) {
+		return false
+	}
+	w.now, w.tried, w.trial = sinceStart(), append(w.tried, failed.u), false
+	if failed.err == nil {
+		w.same = failed.u.Release
+	}
+	if u, _ := c.fleet.current.Load().pick(w); u == nil {
+		if w.same != "" {
+			return false
+		}
+		w.tried = nil // there is no other: the same one may do better, or show by refusing that it is gone
+	}
+	return c.fleet.budget.take(w.now)
+}
+
+// giveUp ends a call with what there is: an answer, though it is one of a failure, or else why there is none.
+func (c *call) giveUp(ctx context.Context, tries []try) (*http.Response, error) {
+	err := errNoInstance
+	if cause := ctx.Err(); cause != nil {
+		err = cause
+	}
+	c.fleet.settle(tries, false, "")
+	for i := range slices.Backward(tries) {
+		if last := tries[i]; last.res != nil {
+			closeOthers(tries[:i])
+			if c.used != last.u {
+				last.u.outstanding.Add(1)
+				c.use(last.u)
+			}
+			return last.res, nil
+		}
+	}
+	if len(tries) > 0 && ctx.Err() == nil {
+		err = tries[len(tries)-1].err
+	}
+	return nil, err
+}
+
+func closeOthers(tries []try) {
+	for _, other := range tries {
+		if other.res != nil {
+			_ = other.res.Body.Close()
+		}
+	}
+}
+
+// answered takes in a good answer.
+func (f *fleet) answered(good try, started time.Duration) {
+	now, u := sinceStart(), good.u
+	u.latency.observe(now, now-started, f.cfg.LatencyHalfLife)
+	u.answered.Store(int64(now))
+	u.faults.good()
+	if good.trial {
+		f.tried(u, passed)
+	}
+	if good.res.Close {
+		f.recheck(u) // it may be leaving: its readiness tells. Until then it answers what it gets.
+	}
+}
+
+// settle decides on tries that failed. Where another instance of the release has done better with the same request, they
+// were the instances' own faults; else nobody knows.
+func (f *fleet) settle(tries []try, better bool, release string) {
+	for _, t := range tries {
+		proven := better && t.u.Release == release && (t.err == nil || !isDial(t.err) && !isTimeout(t.err))
+		if better && t.res != nil {
+			_ = t.res.Body.Close()
+		}
+		if t.res != nil {
+			t.u.answered.Store(int64(sinceStart()))
+		}
+		switch {
+		case t.trial && (proven || t.err != nil && !errors.Is(t.err, context.Canceled)):
+			f.tried(t.u, failed)
+		case t.trial:
+			f.tried(t.u, undecided)
+		}
+		if proven {
+			f.proven(t.u)
+		}
+	}
+}
+
+// aim makes the request for one try on one instance. The first try is the request itself, which is the transport's own;
+// a further one is a copy, because what remains of the one before may still be looking at it.
+func aim(req *http.Request, u *upstream, body *guardedBody, further bool) *http.Request {
+	if further {
+		address := *req.URL
+		req = req.WithContext(req.Context())
+		req.URL = &address
+	}
+	req.URL.Host, req.Host = u.address, ""
+	if body != nil {
+		req.Body = body
+	}
+	return req
 }
 
 // guardedBody is a request's body that stays open for another try until somebody has read from it.
@@ -144,10 +248,32 @@ func (b *guardedBody) touched() bool { return b != nil && b.read.Load() }
 
 func isRead(method string) bool { return method == http.MethodGet || method == http.MethodHead }
 
+// isFault reports whether an answer says that the instance failed. 504 is somebody behind it who is slow.
+func isFault(res *http.Response) bool {
+	switch res.StatusCode {
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable:
+		return true
+	}
+	return false
+}
+
 // isDial reports whether a request failed before there was a connection to send it on.
 func isDial(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Op == "dial"
+}
+
+// isRefused reports whether nobody listens where the instance should be.
+func isRefused(err error) bool { return isDial(err) && !isTimeout(err) && !isLocal(err) }
+
+// isLocal reports whether the gateway itself lacks what a connection needs: no instance is to blame for that.
+func isLocal(err error) bool {
+	for _, lack := range []error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, lack) {
+			return true
+		}
+	}
+	return false
 }
 
 func isTimeout(err error) bool {
