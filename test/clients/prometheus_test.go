@@ -15,49 +15,36 @@ import (
 	"testing"
 	"time"
 
-	"github.com/school-sms/sms/internal/postgres/pgtest"
+	"github.com/school-sms/sms/test/processes"
 )
 
 // TestPrometheus has Prometheus find gateways through the registry and read their metrics. It goes on while the registry
 // is dead, and sees who joins after its return, be it with its leases or without.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
-	r := newRegistry(t)
-	database := r.database()
-	r.launch(database)
+	r := processes.NewRegistry(t)
+	database := r.Database()
+	r.Launch(database)
 	p := newPrometheus(t, r)
-	first := gateway(t, r)
-	r.until("the first gateway is read", func() bool { return slices.Equal(p.up(), []string{first}) })
+	first, _, _ := r.Gateway()
+	processes.Until(t, "the first gateway is read", func() bool { return slices.Equal(p.up(), []string{first}) })
 
-	r.kill()
+	r.Kill()
 	failures := p.failures()
 	killed := time.Now()
-	r.until("the loss of the registry is noticed, and the gateway read all the same", func() bool {
+	processes.Until(t, "the loss of the registry is noticed, and the gateway read all the same", func() bool {
 		return p.failures() > failures && p.readSince(first, killed)
 	})
-	r.launch(database)
-	second := gateway(t, r)
+	r.Launch(database)
+	second, _, _ := r.Gateway()
 	both := slices.Sorted(slices.Values([]string{first, second}))
-	r.until("the second gateway is read too", func() bool { return slices.Equal(p.up(), both) })
+	processes.Until(t, "the second gateway is read too", func() bool { return slices.Equal(p.up(), both) })
 
-	r.kill()
-	r.launch(r.database())
-	third := gateway(t, r)
+	r.Kill()
+	r.Launch(r.Database())
+	third, _, _ := r.Gateway()
 	all := slices.Sorted(slices.Values(append(both, third)))
-	r.until("all gateways are read again", func() bool { return slices.Equal(p.up(), all) })
-}
-
-// gateway starts one of the platform's processes that registers itself, and returns its address.
-func gateway(t *testing.T, r *registry) string {
-	t.Helper()
-	port, err := pgtest.FreePort()
-	must(t, err)
-	address := "127.0.0.1:" + strconv.Itoa(port)
-	cmd := exec.Command(binary(t, "api-gateway"))
-	cmd.Env = []string{"SERVER_ADDRESS=" + address, "DISCOVERY_URL=" + r.url() + "/eureka", "DISCOVERY_RENEW_INTERVAL=500ms", "SMS_ENVIRONMENT=production",
-		"IDENTITY_PUBLIC_KEY_FILE=" + r.publicKey(), "LOG_LEVEL=warn"}
-	start(t, cmd)
-	return address
+	processes.Until(t, "all gateways are read again", func() bool { return slices.Equal(p.up(), all) })
 }
 
 type prometheus struct {
@@ -65,7 +52,7 @@ type prometheus struct {
 	address string
 }
 
-func newPrometheus(t *testing.T, r *registry) *prometheus {
+func newPrometheus(t *testing.T, r *processes.Registry) *prometheus {
 	t.Helper()
 	path, err := exec.LookPath("prometheus")
 	if err != nil {
@@ -74,8 +61,6 @@ func newPrometheus(t *testing.T, r *registry) *prometheus {
 	if _, err := os.Stat(path); err != nil {
 		t.Fatalf("%v: run `test/clients/install` first", err)
 	}
-	port, err := pgtest.FreePort()
-	must(t, err)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "prometheus.yml")
 	must(t, os.WriteFile(config, fmt.Appendf(nil, `
@@ -87,9 +72,9 @@ scrape_configs:
   - {server: "%s/eureka", refresh_interval: 250ms}
   relabel_configs:
   - {source_labels: [__meta_eureka_app_name, __meta_eureka_app_instance_status], regex: API-GATEWAY;UP, action: keep}
-`, r.url()), 0o600))
-	p := &prometheus{t: t, address: "127.0.0.1:" + strconv.Itoa(port)}
-	start(t, exec.Command(path, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+p.address))
+`, r.URL), 0o600))
+	p := &prometheus{t: t, address: processes.FreeAddress(t)}
+	processes.Start(t, exec.Command(path, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+p.address))
 	return p
 }
 

@@ -3,16 +3,17 @@ package clients
 import (
 	"context"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/school-sms/sms/internal/discovery"
+	"github.com/school-sms/sms/test/processes"
 )
 
 // TestRegisteringClients has services of others register, renew, find a service of ours, and live through a registry that
@@ -32,45 +33,47 @@ func TestRegisteringClients(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRegistry(t)
-			database := r.database()
-			r.launch(database)
+			r := processes.NewRegistry(t)
+			database := r.Database()
+			r.Launch(database)
 			join(t, r, "first")
 			leave := join(t, r, "second")
 
 			cmd := c.command(t)
-			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "REGISTRY_PORT=" + strconv.Itoa(r.port), "APP=FOREIGN", "INSTANCE=foreign-1", "PEER=peer", c.env}
+			address, err := url.Parse(r.URL)
+			must(t, err)
+			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "REGISTRY_PORT=" + address.Port(), "APP=FOREIGN", "INSTANCE=foreign-1", "PEER=peer", c.env}
 			p := run(t, cmd)
 			at := p.await(0, "registered")
-			r.until("the registry shows the instance", func() bool { return r.holds("FOREIGN", "foreign-1") })
+			processes.Until(t, "the registry shows the instance", func() bool { return holds(t, r, "FOREIGN", "foreign-1") })
 			p.await(p.await(at, "heartbeat"), "heartbeat")
 			p.await(0, "sees", "first", "second")
 			if c.delta {
 				p.await(at, "delta")
 			}
 
-			r.kill()
+			r.Kill()
 			at = p.await(p.now(), "failed")
-			r.launch(database)
+			r.Launch(database)
 			at = p.await(at, "heartbeat")
-			if n := p.said(0, "registered"); n != 1 || !r.holds("FOREIGN", "foreign-1") {
+			if n := p.said(0, "registered"); n != 1 || !holds(t, r, "FOREIGN", "foreign-1") {
 				t.Errorf("the registry had the lease in its database, and lost it: registered %d times", n)
 			}
 			leave()
 			at = p.await(at, "sees", "first")
 
-			r.kill()
+			r.Kill()
 			at = p.await(at, "failed")
-			r.launch(r.database())
+			r.Launch(r.Database())
 			at = p.await(p.await(at, "registered"), "heartbeat")
-			r.until("the instance is back", func() bool { return r.holds("FOREIGN", "foreign-1") })
+			processes.Until(t, "the instance is back", func() bool { return holds(t, r, "FOREIGN", "foreign-1") })
 			join(t, r, "third")
 			p.await(at, "sees", "first", "third")
 
 			must(t, cmd.Process.Signal(syscall.SIGTERM))
 			p.await(at, "deregistered")
 			p.await(at, "over")
-			if status := r.get("/eureka/apps/FOREIGN/foreign-1", nil); status != 404 {
+			if status := get(t, r, "/eureka/apps/FOREIGN/foreign-1", nil); status != 404 {
 				t.Errorf("after it left: %d", status)
 			}
 		})
@@ -78,9 +81,9 @@ func TestRegisteringClients(t *testing.T) {
 }
 
 // join puts a service of ours into the registry.
-func join(t *testing.T, r *registry, id string) (leave func()) {
+func join(t *testing.T, r *processes.Registry, id string) (leave func()) {
 	t.Helper()
-	cfg := discovery.Config{URL: r.url() + "/eureka", Timeout: 5 * time.Second, RenewInterval: 200 * time.Millisecond, LeaseDuration: 30 * time.Second}
+	cfg := discovery.Config{URL: r.URL + "/eureka", Timeout: 5 * time.Second, RenewInterval: 200 * time.Millisecond, LeaseDuration: 30 * time.Second}
 	port := map[string]int{"first": 8081, "second": 8082, "third": 8083}[id] // by which clients tell instances of one host apart
 	registrar := discovery.NewRegistrar(cfg, discovery.Instance{App: "peer", ID: id, Host: "127.0.0.1", Port: port}, slog.New(slog.DiscardHandler))
 	registrar.Start()
@@ -92,7 +95,7 @@ func join(t *testing.T, r *registry, id string) (leave func()) {
 	t.Cleanup(func() { _ = registrar.Stop(context.Background()) }) // the registry may be gone
 	select {
 	case <-registrar.Registered():
-	case <-time.After(patience):
+	case <-time.After(processes.Patience):
 		t.Fatalf("%s cannot register", id)
 	}
 	return leave
