@@ -26,14 +26,14 @@ build: deps ## build every program into bin/
 	@cd cmd/temporal-server && go build -trimpath -ldflags "-s -w" -o ../../bin/temporal-server .
 
 test: build ## run every test: unit, PostgreSQL, Temporal, replay, and end to end on `sms up`
-	@deploy/debian/install test
+	@deploy/debian/install test && test/clients/install
 	@start=$$(date +%s); \
 	go test -trimpath ./... && (cd cmd/temporal-server && go test -trimpath ./...) && \
 	echo "make test took $$(( $$(date +%s) - start )) s"
 
 lint: ## gofmt, go vet, staticcheck, workflowcheck, and the floors of the house
 	@files=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$files" ] || { echo "gofmt would change: $$files"; exit 1; }
-	@go vet ./... && cd cmd/temporal-server && go vet ./...
+	@go vet ./... && (cd cmd/temporal-server && go vet ./...) && cd test/clients/fargo && go vet ./...
 	@go run $(STATICCHECK) ./...
 	@go run $(WORKFLOWCHECK) -config workflows/workflowcheck.yaml ./workflows/...
 	@go test -count=1 ./test/floors

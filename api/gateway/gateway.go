@@ -117,7 +117,8 @@ func (g *Gateway) Mount(s *server.Server) {
 	s.Metrics.MustRegister(g.metrics.collectors(g.fleets)...)
 	s.Metrics.MustRegister(g.door.collectors(g.fleets)...)
 	s.SetDoor(g.door)
-	s.Engine.Use(refuseTricks)
+	s.Wrap(straighten)
+	s.Engine.Use(refuseTricks, refuseDisguises, ownBodies)
 	for _, r := range g.routes {
 		handler := g.handle(r)
 		s.Engine.Match(methods, r.prefix, handler)
@@ -226,6 +227,8 @@ func (g *Gateway) refuse(c *gin.Context, r route, call *call) {
 		return
 	case errors.As(call.err, &tooLarge):
 		problem = server.TooLarge(tooLarge.Limit)
+	case isCallersFault(call.err):
+		problem = server.UnreadBody(call.err)
 	case errors.Is(call.err, errNoInstance) || isDial(call.err): // refused before anything was sent
 	case isTimeout(call.err):
 		problem.Status, problem.RetryAfter = http.StatusGatewayTimeout, 0
