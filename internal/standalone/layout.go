@@ -58,6 +58,9 @@ func (l Layout) studentToken() string     { return l.secret("student-service.tok
 // Socket is the Unix socket on which a running `sms up` is asked and told things.
 func (l Layout) Socket() string { return filepath.Join(l.run(), "sms.sock") }
 
+// notices is the Unix socket on which the children say how they stand.
+func (l Layout) notices() string { return filepath.Join(l.run(), "say.sock") }
+
 // AdminToken is the file with the administrator's token.
 func (l Layout) AdminToken() string { return l.secret("admin.token") }
 
