@@ -46,20 +46,20 @@ func newRestartCommand(g *globals) *cobra.Command {
 
 // restart replaces the processes of the services that run now; of all of them when none is named.
 func restart(ctx context.Context, platform standalone.Client, services []string, out io.Writer) error {
+	if len(services) == 0 {
+		services = restartable
+	}
 	status, err := platform.PlatformStatus(ctx)
 	if err != nil {
 		return err
 	}
 	for _, service := range restartable {
-		if len(services) > 0 && !slices.Contains(services, service) {
-			continue
-		}
 		for _, p := range status.Processes {
-			if serviceOf(p.Name) != service {
+			if serviceOf(p.Name) != service || !slices.Contains(services, service) {
 				continue
 			}
-			if err := replace(ctx, platform, p, out); err != nil {
-				return err
+			if err := replace(ctx, platform, p.Name, out); err != nil {
+				return fmt.Errorf("restart %s: %w; nothing further was restarted", p.Name, err)
 			}
 		}
 	}
@@ -73,35 +73,48 @@ func serviceOf(process string) string {
 }
 
 // replace asks a process to stop, and waits until its successor is ready.
-func replace(ctx context.Context, platform standalone.Client, old standalone.ProcessStatus, out io.Writer) error {
+func replace(ctx context.Context, platform standalone.Client, name string, out io.Writer) error {
+	old, err := processNamed(ctx, platform, name)
+	if err != nil {
+		return err
+	}
 	if old.State != standalone.Ready {
-		return fmt.Errorf("%s is %s, not ready: nothing further was restarted", old.Name, old.State)
+		return fmt.Errorf("it is %s, not ready", old.State)
 	}
 	if err := syscall.Kill(old.PID, syscall.SIGTERM); err != nil {
-		return fmt.Errorf("stop %s (pid %d): %w", old.Name, old.PID, err)
+		return fmt.Errorf("stop pid %d: %w", old.PID, err)
 	}
 	began := time.Now()
-	ctx, cancel := context.WithTimeoutCause(ctx, restartWithin, fmt.Errorf("it was not ready within %s", restartWithin))
+	ctx, cancel := context.WithTimeoutCause(ctx, restartWithin, fmt.Errorf("it was not ready within %s, see `sms status`", restartWithin))
 	defer cancel()
 	tick := time.NewTicker(restartPoll)
 	defer tick.Stop()
 	for {
-		status, err := platform.PlatformStatus(ctx)
+		now, err := processNamed(ctx, platform, name)
 		if err != nil {
-			return errors.Join(err, context.Cause(ctx))
+			return err
 		}
-		now := slices.IndexFunc(status.Processes, func(p standalone.ProcessStatus) bool { return p.Name == old.Name })
-		if now < 0 {
-			return fmt.Errorf("%s has been removed meanwhile", old.Name)
-		}
-		if p := status.Processes[now]; p.PID != old.PID && p.State == standalone.Ready {
-			fmt.Fprintf(out, "%s restarted in %.1f s\n", old.Name, time.Since(began).Seconds())
+		if now.PID != old.PID && now.State == standalone.Ready {
+			fmt.Fprintf(out, "%s restarted in %.1f s\n", name, time.Since(began).Seconds())
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("restart %s: %w; see `sms status`", old.Name, context.Cause(ctx))
+			return context.Cause(ctx)
 		}
 	}
+}
+
+func processNamed(ctx context.Context, platform standalone.Client, name string) (standalone.ProcessStatus, error) {
+	status, err := platform.PlatformStatus(ctx)
+	if err != nil {
+		return standalone.ProcessStatus{}, err
+	}
+	for _, p := range status.Processes {
+		if p.Name == name {
+			return p, nil
+		}
+	}
+	return standalone.ProcessStatus{}, errors.New("it has been removed meanwhile")
 }
