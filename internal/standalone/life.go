@@ -12,6 +12,10 @@ import (
 	"github.com/school-sms/sms/internal/child"
 )
 
+// mostFormer is how many lives of a process may end beside the present one: a child that breaks down and says in order that it
+// stops, again and again, must not fill the machine.
+const mostFormer = 3
+
 // life is one run of a process's program.
 type life struct {
 	cmd     *exec.Cmd
@@ -59,7 +63,7 @@ func (p *process) heard(notice child.Notice) bool {
 	defer p.mu.Unlock()
 	if l := p.present; l != nil && p.pid == notice.PID {
 		// One that was never ready is not succeeded: that would be one failure after the other, without a pause.
-		if notice.Stopping && (p.state == Ready || p.state == NotReady) {
+		if notice.Stopping && (p.state == Ready || p.state == NotReady) && len(p.former) < mostFormer {
 			close(l.leaving)
 			p.present, p.former[l] = nil, true
 		}
@@ -88,7 +92,7 @@ func (p *process) releaseFormer() {
 	}
 }
 
-// outlive waits for the end of a life that has a successor.
+// outlive waits for the end of a life that has a successor. A bad end counts.
 func (p *process) outlive(l *life) {
 	p.awaitEnd(l)
 	p.bury(l)
@@ -96,6 +100,10 @@ func (p *process) outlive(l *life) {
 	defer p.mu.Unlock()
 	l.barrier.Release()
 	delete(p.former, l)
+	if l.err != nil && !p.stopping() {
+		p.restarts++
+	}
+	p.change(p.state, p.pid, p.failure) // to be seen
 }
 
 // awaitEnd waits for the end of a life that has begun to stop, hurries it when the process has to, and kills it when it takes
