@@ -28,7 +28,8 @@ func newRestartCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use: "restart [SERVICE…]", Short: "Restart services of this machine one process after the other, without losing a request",
 		Long: "Replaces each process of the services, or of all of them: its successor starts, the old one finishes what it has begun,\n" +
-			"and the next one follows once the successor is ready. Services: " + strings.Join(restartable, ", ") + ".",
+			"and the next one follows once the successor is ready. This brings changes of settings/<service>.env in the data directory\n" +
+			"into force. Services: " + strings.Join(restartable, ", ") + ".",
 		Example: "  sms restart\n  sms restart student-service api-gateway",
 		Args: usageArgs(func(_ *cobra.Command, services []string) error {
 			for _, service := range services {
@@ -97,6 +98,9 @@ func replace(ctx context.Context, platform standalone.Client, name string, out i
 		if now.PID != old.PID && now.State == standalone.Ready {
 			fmt.Fprintf(out, "%s restarted in %.1f s\n", name, time.Since(began).Seconds())
 			return nil
+		}
+		if now.Restarts > old.Restarts+1 { // one may be the old one's own end
+			return fmt.Errorf("its successor does not start: %s", now.Failure)
 		}
 		select {
 		case <-tick.C:

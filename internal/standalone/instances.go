@@ -173,7 +173,7 @@ func (f *fleet) newInstance(environment, service, release string) *instance {
 	i := &instance{environment: environment, service: service, release: release, number: number}
 	name := fmt.Sprintf("%s/%s-%d", environment, service, number)
 	p := f.platform
-	i.process = p.httpChild(name, &i.port, func() (*exec.Cmd, *net.TCPListener, error) {
+	i.process = p.httpChild(name, service, &i.port, func() (*exec.Cmd, *net.TCPListener, error) {
 		listener, err := listenPreferring(p.preferredPort(i))
 		cmd := p.program(service, release)
 		cmd.Env = append(p.serviceEnv(environment, service), "SMS_RELEASE="+release)
@@ -185,16 +185,20 @@ func (f *fleet) newInstance(environment, service, release string) *instance {
 // httpChild is a process of one of our HTTP services. Each of its lives has a socket of its own, on a port by which it is told from
 // the others; what has a door accepts there too, beside its predecessor and its successor. next makes the next life's program
 // and own socket; port is where the present one is asked how it is.
-func (p *Platform) httpChild(name string, port *atomic.Int32, next func() (*exec.Cmd, *net.TCPListener, error), door *net.TCPListener) *process {
+func (p *Platform) httpChild(name, service string, port *atomic.Int32, next func() (*exec.Cmd, *net.TCPListener, error), door *net.TCPListener) *process {
 	return newProcess(spec{
 		name: name, stopSignal: syscall.SIGTERM, hurrySignal: syscall.SIGINT, stopTimeout: p.options.StopTimeout, logFile: p.layout.log(name),
 		command: func() (*exec.Cmd, func(), error) {
+			given, err := p.layout.serviceSettings(service)
+			if err != nil {
+				return nil, nil, err
+			}
 			cmd, listener, err := next()
 			if err != nil {
 				return nil, nil, err
 			}
 			port.Store(int32(listener.Addr().(*net.TCPAddr).Port))
-			cmd.Env = append(cmd.Env, child.NotifySocket+"="+p.layout.notices())
+			cmd.Env = append(append(given, cmd.Env...), child.NotifySocket+"="+p.layout.notices()) // the last of a name counts: ours
 			release, err := handOver(cmd, listener, door)
 			if err != nil {
 				listener.Close()

@@ -126,7 +126,7 @@ func (p *process) live() (succeeded bool, err error) {
 		p.awaitEnd(l)
 	}
 	p.bury(l)
-	return false, endedBecause(l.err, lastWords(p.logFile, l.began))
+	return false, endedBecause(l.err, lastWords(p.logFile, l.began, len(p.snapshot().Draining) > 0))
 }
 
 // watch keeps the state in step with the probe.

@@ -230,3 +230,18 @@ func TestLeftoversOfAKilledStartEnd(t *testing.T) {
 	}
 	<-ended
 }
+
+func TestLastWordsBesideAFormerLife(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "log")
+	const request = `{"log.level":"INFO","message":"request"}` + "\n"
+	if err := os.WriteFile(path, []byte(request+"service: cannot start: no such table\n"+request), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if words := lastWords(path, 0, true); words != "service: cannot start: no such table" {
+		t.Errorf("beside a former life: %q", words)
+	}
+	if words := lastWords(path, 0, false); words != "request" {
+		t.Errorf("alone: %q", words)
+	}
+}

@@ -115,7 +115,7 @@ func (p *Platform) temporalProcess() *process {
 
 // httpProcess is a process of ours that runs once, behind a door of its own.
 func (p *Platform) httpProcess(name string, env ...[]string) *process {
-	return p.httpChild(name, new(atomic.Int32), func() (*exec.Cmd, *net.TCPListener, error) {
+	return p.httpChild(name, name, new(atomic.Int32), func() (*exec.Cmd, *net.TCPListener, error) {
 		listener, err := listenPreferring(0)
 		cmd := p.program(name, p.installed[name])
 		cmd.Env = p.httpEnv(Production)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -40,6 +41,7 @@ func TestRestartsLoseNothing(t *testing.T) {
 			p.restartAll(t, l, round+1)
 		}
 	})
+	p.run(t, "settings", func(t *testing.T, p *platform) { p.changeSettings(t, l) })
 	p.run(t, "SIGKILL", func(t *testing.T, p *platform) {
 		for kill := range rounds {
 			p.killStudentService(t, l, kill)
@@ -75,6 +77,39 @@ func (p *platform) restartAll(t *testing.T, l *traffic, round int) {
 	}
 	if all.failed > 0 || all.sent == 0 {
 		t.Errorf("round %d: %d of %d requests failed:\n%s", round, all.failed, all.sent, strings.Join(failures, "\n"))
+	}
+}
+
+// changeSettings brings a setting into force, and then one that no process can start with: of the two student services the first does
+// not come back until it is mended, the second stays as it is, and no request fails.
+func (p *platform) changeSettings(t *testing.T, l *traffic) {
+	l.reset()
+	file := filepath.Join(p.dataDir, "settings", "student-service.env")
+	write := func(line string) {
+		if err := os.WriteFile(file, []byte("# of this school\n"+line+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("SERVER_IDLE_TIMEOUT=90s")
+	p.mustSMS("restart", "student-service")
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.process("production/student-service-2").PID))
+	if err != nil || !strings.Contains(string(environ), "\x00SERVER_IDLE_TIMEOUT=90s\x00") && !strings.HasPrefix(string(environ), "SERVER_IDLE_TIMEOUT=90s\x00") {
+		t.Errorf("the setting is not in force: %v", err)
+	}
+	before := p.pids()
+	write("SERVER_IDLE_TIMEOUT=soon")
+	if out, code := p.sms("restart", "student-service"); code != 1 || !strings.Contains(out, "IdleTimeout") {
+		t.Errorf("a setting that is no duration: exit %d\n%s", code, out)
+	}
+	for name, pid := range p.pids() {
+		if name == "production/student-service-2" && pid != before[name] {
+			t.Errorf("%s was restarted all the same", name)
+		}
+	}
+	write("")
+	p.healthy()
+	if table, all, _, failures := l.reset(); all.failed > 0 || all.sent == 0 {
+		t.Errorf("%d of %d requests failed:\n%s\n%s", all.failed, all.sent, strings.Join(failures, "\n"), table)
 	}
 }
 
