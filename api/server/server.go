@@ -45,11 +45,11 @@ type Config struct {
 	MaxBodyBytes int64 `env:"SERVER_MAX_BODY_BYTES" envDefault:"1048576"`
 	// BodyIdleTimeout ends a request whose body stops coming for so long.
 	BodyIdleTimeout time.Duration `env:"SERVER_BODY_IDLE_TIMEOUT" envDefault:"30s"`
+	// DrainDelay is how long a stopping service still answers, so that callers notice that it leaves.
+	DrainDelay time.Duration `env:"SERVER_DRAIN_DELAY" envDefault:"2s"`
 	// HandoverTimeout is how long a service that is told to stop goes on as before until its successor is ready, where a supervisor
 	// starts one (NOTIFY_SOCKET).
 	HandoverTimeout time.Duration `env:"SERVER_HANDOVER_TIMEOUT" envDefault:"10s"`
-	// DrainDelay is how long a stopping service still answers, so that callers notice that it leaves.
-	DrainDelay time.Duration `env:"SERVER_DRAIN_DELAY" envDefault:"2s"`
 	// DrainIdle is how long a stopping service keeps the connections of its shared socket open for their next request, whose answer
 	// says that they close: callers there see no registry, and pause. Counted with DrainDelay from the drain's beginning.
 	DrainIdle time.Duration `env:"SERVER_DRAIN_IDLE" envDefault:"10s"`
@@ -95,7 +95,7 @@ type Server struct {
 	listener net.Listener
 	shared   net.Listener // nil when there is none
 	draining atomic.Bool
-	doors    doorConns
+	callers  sharedConns
 	failed   chan error
 	// bodyLimits are those of routes that have their own, by method and path.
 	bodyLimits map[string]int64
@@ -108,7 +108,7 @@ func New(cfg Config, info Info, verifier *identity.Verifier, log *slog.Logger) *
 	gin.SetMode(gin.ReleaseMode)
 	s := &Server{
 		Engine: gin.New(), Health: newHealth(), Metrics: newMetrics(), Info: info,
-		cfg: cfg, log: log, failed: make(chan error, 1), bodyLimits: map[string]int64{}, doors: doorConns{changed: make(chan struct{}, 1)},
+		cfg: cfg, log: log, failed: make(chan error, 1), bodyLimits: map[string]int64{}, callers: sharedConns{changed: make(chan struct{}, 1)},
 	}
 	s.Engine.ContextWithFallback = true
 	s.Engine.HandleMethodNotAllowed = true
@@ -124,7 +124,7 @@ func New(cfg Config, info Info, verifier *identity.Verifier, log *slog.Logger) *
 	mountDocs(s.Engine)
 	s.http = &http.Server{
 		Handler: s.Engine, ReadHeaderTimeout: cfg.ReadHeaderTimeout, IdleTimeout: cfg.IdleTimeout,
-		MaxHeaderBytes: cfg.MaxHeaderBytes, ConnState: s.doors.count, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		MaxHeaderBytes: cfg.MaxHeaderBytes, ConnState: s.callers.count, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return s
 }
@@ -166,7 +166,7 @@ func (s *Server) Start(ctx context.Context) error {
 		if s.shared, err = inherit(s.cfg.SharedFD); err != nil {
 			return fmt.Errorf("use the shared socket (SERVER_SHARED_FD): %w", err)
 		}
-		s.doors.port = portOf(s.shared.Addr())
+		s.callers.port = portOf(s.shared.Addr())
 		go s.serve(s.shared)
 	}
 	go s.serve(s.listener)

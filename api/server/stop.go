@@ -33,7 +33,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	case <-delay.C:
 	case <-ctx.Done():
 	}
-	s.doors.awaitNone(ctx, idle.C)
+	s.callers.awaitNone(ctx, idle.C)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer cancel()
 	if err := s.http.Shutdown(ctx); err != nil {
@@ -65,39 +65,39 @@ func (s *Server) awaitSuccessor(ctx context.Context) {
 	}
 }
 
-// doorConns counts the open connections of the shared socket.
-type doorConns struct {
+// sharedConns counts the open connections of the shared socket.
+type sharedConns struct {
 	port    int // of the shared socket; 0 when there is none
 	open    atomic.Int64
 	changed chan struct{} // of room 1: there are fewer than there were
 }
 
 // count is the server's ConnState: it is called at each request too, and must cost nothing then.
-func (d *doorConns) count(conn net.Conn, state http.ConnState) {
+func (c *sharedConns) count(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew, http.StateClosed, http.StateHijacked:
 	default:
 		return
 	}
-	if d.port == 0 || portOf(conn.LocalAddr()) != d.port {
+	if c.port == 0 || portOf(conn.LocalAddr()) != c.port {
 		return
 	}
 	if state == http.StateNew {
-		d.open.Add(1)
+		c.open.Add(1)
 		return
 	}
-	d.open.Add(-1)
+	c.open.Add(-1)
 	select {
-	case d.changed <- struct{}{}:
+	case c.changed <- struct{}{}:
 	default:
 	}
 }
 
 // awaitNone returns when no connection is open, when late fires, or when the stop is hurried.
-func (d *doorConns) awaitNone(ctx context.Context, late <-chan time.Time) {
-	for d.open.Load() > 0 {
+func (c *sharedConns) awaitNone(ctx context.Context, late <-chan time.Time) {
+	for c.open.Load() > 0 {
 		select {
-		case <-d.changed:
+		case <-c.changed:
 		case <-late:
 			return
 		case <-hurried(ctx):
