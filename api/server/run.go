@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"time"
@@ -24,7 +25,9 @@ const stopMargin = 10 * time.Second
 // Run starts a process of the given modules, waits for a signal or for fx.Shutdowner, stops it, and exits with the code of the
 // shutdown: 0 after a signal. A failure to start or to stop is one plain line on stderr and exit code 1.
 //
-// The time to stop is drain, shutdown and a margin; fx.StopTimeout among opts overrides it.
+// On SIGTERM it hands over and drains, see Server.Stop. SIGINT, then or instead, says that everything ends: there is nobody to hand
+// over to, and no idle connection to wait for. The time to stop is what the server may take and a margin; fx.StopTimeout among
+// opts overrides it.
 func Run(opts ...fx.Option) {
 	os.Exit(run(os.Stderr, filepath.Base(os.Args[0]), opts...))
 }
@@ -32,7 +35,7 @@ func Run(opts ...fx.Option) {
 func run(stderr io.Writer, process string, opts ...fx.Option) int {
 	stopTimeout := stopMargin
 	if cfg, err := settings.Load[Config](); err == nil { // Module names the faults
-		stopTimeout += cfg.DrainDelay + cfg.ShutdownTimeout
+		stopTimeout += cfg.stopTimeout()
 	}
 	opts = append([]fx.Option{fx.StopTimeout(stopTimeout)}, opts...)
 	app := fx.New(append(opts, fx.WithLogger(debugLogger))...)
@@ -40,18 +43,26 @@ func run(stderr io.Writer, process string, opts ...fx.Option) int {
 	ctx, cancel := context.WithTimeout(context.Background(), app.StartTimeout())
 	defer cancel()
 	done := app.Wait() // a signal from here on ends the process the orderly way
+	hurry, finished := interrupted()
+	defer finished()
 	if err := app.Start(ctx); err != nil {
 		fmt.Fprintf(stderr, "%s: cannot start: %s\n", process, oneLine(err))
 		return 1
 	}
-	signal := <-done
-	ctx, cancel = context.WithTimeout(context.Background(), app.StopTimeout())
+	end := <-done
+	ctx, cancel = context.WithTimeout(withHurry(context.Background(), hurry), app.StopTimeout())
 	defer cancel()
 	if err := app.Stop(ctx); err != nil {
 		fmt.Fprintf(stderr, "%s: did not stop cleanly: %s\n", process, oneLine(err))
 		return 1
 	}
-	return signal.ExitCode
+	return end.ExitCode
+}
+
+// interrupted returns a channel that is closed at the first SIGINT.
+func interrupted() (hurry <-chan struct{}, finished func()) {
+	ctx, finished := signal.NotifyContext(context.Background(), os.Interrupt)
+	return ctx.Done(), finished
 }
 
 // debugLogger writes what fx does, errors too, at debug level: Run says what went wrong. It needs nothing that could fail.

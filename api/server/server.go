@@ -19,6 +19,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/school-sms/sms/internal/child"
 	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/postgres"
 )
@@ -48,8 +49,27 @@ type Config struct {
 	WriteIdleTimeout time.Duration `env:"SERVER_WRITE_IDLE_TIMEOUT" envDefault:"30s"`
 	// DrainDelay is how long a stopping service still answers, so that callers notice that it leaves.
 	DrainDelay time.Duration `env:"SERVER_DRAIN_DELAY" envDefault:"2s"`
-	// ShutdownTimeout bounds the wait for requests that still run after the drain.
-	ShutdownTimeout time.Duration `env:"SERVER_SHUTDOWN_TIMEOUT" envDefault:"20s"`
+	// HandoverTimeout is how long a service that is told to stop goes on as before until its successor is ready, where a supervisor
+	// starts one (NOTIFY_SOCKET).
+	HandoverTimeout time.Duration `env:"SERVER_HANDOVER_TIMEOUT" envDefault:"10s"`
+	// DrainIdle is how long a stopping service keeps the connections of its shared socket open for their next request, whose answer
+	// says that they close: callers there see no registry, and pause. Counted with DrainDelay from the drain's beginning.
+	DrainIdle time.Duration `env:"SERVER_DRAIN_IDLE" envDefault:"10s"`
+	// ShutdownTimeout bounds the wait for requests that still run after the drain; then they are cut off.
+	ShutdownTimeout time.Duration `env:"SERVER_SHUTDOWN_TIMEOUT" envDefault:"60s"`
+}
+
+// Check reports every fault of the configuration.
+func (c Config) Check() error {
+	if c.HandoverTimeout < 0 || c.DrainDelay < 0 || c.DrainIdle < 0 || c.ShutdownTimeout < 0 {
+		return errors.New("SERVER_HANDOVER_TIMEOUT, _DRAIN_DELAY, _DRAIN_IDLE and _SHUTDOWN_TIMEOUT must not be negative")
+	}
+	return nil
+}
+
+// stopTimeout is the longest that Stop takes.
+func (c Config) stopTimeout() time.Duration {
+	return c.HandoverTimeout + max(c.DrainDelay, c.DrainIdle) + c.ShutdownTimeout
 }
 
 // Info says what runs, for /actuator/info.
@@ -77,6 +97,7 @@ type Server struct {
 	listener net.Listener
 	shared   net.Listener // nil when there is none
 	draining atomic.Bool
+	callers  sharedConns
 	failed   chan error
 	// bodyLimits are those of routes that have their own, by method and path.
 	bodyLimits map[string]int64
@@ -90,7 +111,7 @@ func New(cfg Config, info Info, verifier *identity.Verifier, log *slog.Logger) *
 	gin.SetMode(gin.ReleaseMode)
 	s := &Server{
 		Engine: gin.New(), Health: newHealth(), Metrics: newMetrics(), Info: info,
-		cfg: cfg, log: log, failed: make(chan error, 1), bodyLimits: map[string]int64{},
+		cfg: cfg, log: log, failed: make(chan error, 1), bodyLimits: map[string]int64{}, callers: sharedConns{changed: make(chan struct{}, 1)},
 	}
 	s.Engine.ContextWithFallback = true
 	s.Engine.HandleMethodNotAllowed = true
@@ -106,7 +127,7 @@ func New(cfg Config, info Info, verifier *identity.Verifier, log *slog.Logger) *
 	mountDocs(s.Engine)
 	s.http = &http.Server{
 		Handler: s.Engine, ReadHeaderTimeout: cfg.ReadHeaderTimeout, IdleTimeout: cfg.IdleTimeout,
-		MaxHeaderBytes: cfg.MaxHeaderBytes, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		MaxHeaderBytes: cfg.MaxHeaderBytes, ConnState: s.callers.count, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return s
 }
@@ -119,10 +140,15 @@ func (s *Server) OnDrain(f func(context.Context)) { s.onDrain = append(s.onDrain
 
 // Addr is where the server listens, as callers reach it. It is known once Start has returned.
 func (s *Server) Addr() (host string, port int) {
-	if tcp, ok := s.listener.Addr().(*net.TCPAddr); ok {
-		return s.cfg.AdvertisedHost, tcp.Port
+	return s.cfg.AdvertisedHost, portOf(s.listener.Addr())
+}
+
+// portOf is 0 for an address that has none.
+func portOf(address net.Addr) int {
+	if tcp, ok := address.(*net.TCPAddr); ok {
+		return tcp.Port
 	}
-	return s.cfg.AdvertisedHost, 0
+	return 0
 }
 
 // Failed yields the error that ended serving, if any.
@@ -139,19 +165,21 @@ func (s *Server) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s (SERVER_ADDRESS): %w", s.cfg.Address, err)
 	}
-	go s.serve(s.listener)
 	if s.cfg.SharedFD > 0 {
 		if s.shared, err = inherit(s.cfg.SharedFD); err != nil {
 			return fmt.Errorf("use the shared socket (SERVER_SHARED_FD): %w", err)
 		}
+		s.callers.port = portOf(s.shared.Addr())
 		go s.serve(s.shared)
 	}
+	go s.serve(s.listener)
 	s.Health.accept(true)
 	host, port := s.Addr()
 	s.log.Info("listening", "server.address", host, "server.port", port)
 	for _, f := range s.onServe {
 		f()
 	}
+	s.notify(child.ReadyNotice)
 	return nil
 }
 
@@ -168,31 +196,6 @@ func inherit(fd int) (net.Listener, error) {
 	file := os.NewFile(uintptr(fd), "inherited socket")
 	defer file.Close() // FileListener has its own copy
 	return net.FileListener(file)
-}
-
-// Stop drains: it says that it is not ready, tells callers, answers what still comes with `Connection: close` until
-// they have noticed, and then waits for what runs. http.Server.Shutdown alone would close idle keep-alive connections
-// under the client's next request.
-func (s *Server) Stop(ctx context.Context) error {
-	s.Health.accept(false)
-	for _, f := range s.onDrain {
-		f(ctx)
-	}
-	s.draining.Store(true)
-	if s.shared != nil {
-		_ = s.shared.Close()
-	}
-	select {
-	case <-time.After(s.cfg.DrainDelay):
-	case <-ctx.Done():
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
-	defer cancel()
-	if err := s.http.Shutdown(ctx); err != nil {
-		_ = s.http.Close()
-		return fmt.Errorf("requests still ran after %s and were cut off: %w", s.cfg.ShutdownTimeout, err)
-	}
-	return nil
 }
 
 func apiConfig(info Info) huma.Config {

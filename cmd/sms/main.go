@@ -47,7 +47,7 @@ func newRootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newUpCommand(g), newDownCommand(g), newStatusCommand(g), newDoctorCommand(g), newVersionCommand(), newTokenCommand(g),
+	root.AddCommand(newUpCommand(g), newDownCommand(g), newRestartCommand(g), newStatusCommand(g), newDoctorCommand(g), newVersionCommand(), newTokenCommand(g),
 		newRolloutCommand(g), newSmokeCommand(g), newBackupCommand(g), newScheduleCommand(g), newStudentCommand(g))
 	return root
 }

@@ -36,8 +36,16 @@ func statusTable(t *table, status standalone.Status) {
 	t.row("PROCESS", "STATE", "PID", "PORT", "RELEASE", "RESTARTS", "SINCE", "")
 	for _, p := range status.Processes {
 		t.row(p.Name, p.State, number(p.PID), number(p.Port), shortDigest(p.Release), fmt.Sprint(p.Restarts),
-			time.Since(p.Since).Round(time.Second).String(), p.Failure)
+			time.Since(p.Since).Round(time.Second).String(), p.Failure+draining(p.Draining))
 	}
+}
+
+// draining names the former processes that still finish what they have begun.
+func draining(pids []int) string {
+	if len(pids) == 0 {
+		return ""
+	}
+	return "(draining: " + strings.Trim(fmt.Sprint(pids), "[]") + ")"
 }
 
 func number(n int) string {

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/school-sms/sms/internal/child"
 	"github.com/school-sms/sms/internal/target"
 )
 
@@ -144,14 +145,14 @@ func (f *fleet) forget(i *instance) {
 	f.instances = slices.DeleteFunc(f.instances, func(other *instance) bool { return other == i })
 }
 
-// stopAll ends every instance of a service in all environments; with no service, every instance. It waits.
+// stopAll ends every instance of a service in all environments, for good; with no service, every instance. It waits.
 func (f *fleet) stopAll(services ...string) {
 	f.mu.Lock()
 	f.closed = true
 	var stopping []*instance
 	for _, i := range f.instances {
 		if len(services) == 0 || slices.Contains(services, i.service) {
-			i.askToStop()
+			i.askToHurry()
 			stopping = append(stopping, i)
 		}
 	}
@@ -171,35 +172,42 @@ func (f *fleet) newInstance(environment, service, release string) *instance {
 	}
 	i := &instance{environment: environment, service: service, release: release, number: number}
 	name := fmt.Sprintf("%s/%s-%d", environment, service, number)
-	i.process = newProcess(spec{
-		name: name, stopSignal: syscall.SIGTERM, stopTimeout: f.platform.options.StopTimeout, logFile: f.platform.layout.log(name),
-		command: func() (*exec.Cmd, func(), error) { return f.command(i) },
-		probe:   func(ctx context.Context) error { return probeReadiness(ctx, int(i.port.Load())) },
-	})
+	p := f.platform
+	i.process = p.httpChild(name, service, &i.port, func() (*exec.Cmd, *net.TCPListener, error) {
+		listener, err := listenPreferring(p.preferredPort(i))
+		cmd := p.program(service, release)
+		cmd.Env = append(p.serviceEnv(environment, service), "SMS_RELEASE="+release)
+		return cmd, listener, err
+	}, p.doors[serviceKey(environment, service)])
 	return i
 }
 
-// command makes the next life of an instance: its program, its socket and its environment.
-func (f *fleet) command(i *instance) (*exec.Cmd, func(), error) {
-	p := f.platform
-	listener, err := listenPreferring(p.preferredPort(i))
-	if err != nil {
-		return nil, nil, err
-	}
-	i.port.Store(int32(listener.Addr().(*net.TCPAddr).Port))
-	sockets := []*net.TCPListener{listener}
-	if i.service == "api-gateway" {
-		sockets = append(sockets, p.doors[i.environment])
-	}
-	cmd := p.program(i.service, i.release)
-	cmd.Env = p.serviceEnv(i.environment, i.service)
-	cmd.Env = append(cmd.Env, "SMS_RELEASE="+i.release)
-	release, err := handOver(cmd, sockets)
-	if err != nil {
-		listener.Close()
-		return nil, nil, err
-	}
-	return cmd, func() { release(); listener.Close() }, nil
+// httpChild is a process of one of our HTTP services. Each of its lives has a socket of its own, on a port by which it is told from
+// the others; what has a door accepts there too, beside its predecessor and its successor. next makes the next life's program
+// and own socket; port is where the present one is asked how it is.
+func (p *Platform) httpChild(name, service string, port *atomic.Int32, next func() (*exec.Cmd, *net.TCPListener, error), door *net.TCPListener) *process {
+	return newProcess(spec{
+		name: name, stopSignal: syscall.SIGTERM, hurrySignal: syscall.SIGINT, stopTimeout: p.options.StopTimeout, logFile: p.layout.log(name),
+		command: func() (*exec.Cmd, func(), error) {
+			given, err := p.layout.serviceSettings(service)
+			if err != nil {
+				return nil, nil, err
+			}
+			cmd, listener, err := next()
+			if err != nil {
+				return nil, nil, err
+			}
+			port.Store(int32(listener.Addr().(*net.TCPAddr).Port))
+			cmd.Env = append(append(given, cmd.Env...), child.NotifySocket+"="+p.layout.notices()) // the last of a name counts: ours
+			release, err := handOver(cmd, listener, door)
+			if err != nil {
+				listener.Close()
+				return nil, nil, err
+			}
+			return cmd, func() { release(); listener.Close() }, nil
+		},
+		probe: func(ctx context.Context) error { return probeReadiness(ctx, int(port.Load())) },
+	})
 }
 
 // program runs a release under the account of the services.
@@ -239,9 +247,9 @@ func listenPreferring(port int) (*net.TCPListener, error) {
 	return l, nil
 }
 
-// handOver passes sockets to the child: its own first, then the one that it shares with others. release closes the
+// handOver passes sockets to the child: its own, and, unless it is nil, the one that it shares with others. release closes the
 // copies made for it.
-func handOver(cmd *exec.Cmd, sockets []*net.TCPListener) (release func(), err error) {
+func handOver(cmd *exec.Cmd, own, shared *net.TCPListener) (release func(), err error) {
 	const firstExtraFile = 3
 	settings := []string{"SERVER_LISTEN_FD", "SERVER_SHARED_FD"}
 	release = func() {
@@ -251,7 +259,10 @@ func handOver(cmd *exec.Cmd, sockets []*net.TCPListener) (release func(), err er
 			file.Close()
 		}
 	}
-	for n, socket := range sockets {
+	for n, socket := range []*net.TCPListener{own, shared} {
+		if socket == nil {
+			continue
+		}
 		file, err := socket.File()
 		if err != nil {
 			release()

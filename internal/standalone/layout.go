@@ -44,6 +44,7 @@ func (l Layout) logs() string           { return filepath.Join(l.Root, "logs") }
 func (l Layout) log(name string) string {
 	return filepath.Join(l.logs(), filepath.FromSlash(name)+".log")
 }
+func (l Layout) settings() string         { return filepath.Join(l.Root, "settings") }
 func (l Layout) run() string              { return filepath.Join(l.Root, "run") }
 func (l Layout) lock() string             { return filepath.Join(l.run(), "sms.lock") }
 func (l Layout) desired() string          { return filepath.Join(l.Root, "desired.json") }
@@ -57,6 +58,12 @@ func (l Layout) studentToken() string     { return l.secret("student-service.tok
 
 // Socket is the Unix socket on which a running `sms up` is asked and told things.
 func (l Layout) Socket() string { return filepath.Join(l.run(), "sms.sock") }
+
+// settingsOf is the file with an operator's settings of a service.
+func (l Layout) settingsOf(service string) string { return filepath.Join(l.settings(), service+".env") }
+
+// notices is the Unix socket on which the children say how they stand.
+func (l Layout) notices() string { return filepath.Join(l.run(), "say.sock") }
 
 // AdminToken is the file with the administrator's token.
 func (l Layout) AdminToken() string { return l.secret("admin.token") }
@@ -76,7 +83,7 @@ func (l Layout) make() error {
 	}
 	const passThrough = 0o711
 	for dir, mode := range map[string]os.FileMode{l.secrets(): passThrough, l.releases(): passThrough, l.run(): passThrough,
-		l.logs(): 0o700, l.backups(): 0o700} {
+		l.logs(): 0o700, l.backups(): 0o700, l.settings(): 0o700} {
 		err := os.MkdirAll(dir, mode)
 		if err == nil {
 			err = os.Chmod(dir, mode)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -83,18 +84,21 @@ func setAside(path string) error {
 	return os.Truncate(path, 0)
 }
 
-// lastWords is the last line that a process wrote to its log after offset: the message, where the line is JSON.
-func lastWords(path string, offset int64) string {
-	const most = 4096
+// lastWords is the last line that a process wrote to its log after offset: the message, where the line is JSON. Where a former life
+// writes there too, what it says of its daily work is left out.
+func lastWords(path string, offset int64, shared bool) string {
+	const most = 64 << 10
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
+	cut := false // the first line is only the end of one
 	if size, err := f.Seek(0, io.SeekEnd); err == nil {
 		if offset > size {
 			offset = 0 // it was rotated meanwhile
 		}
+		cut = size-most > offset
 		offset = max(offset, size-most)
 	}
 	tail, err := io.ReadAll(io.NewSectionReader(f, offset, most))
@@ -102,13 +106,21 @@ func lastWords(path string, offset int64) string {
 		return ""
 	}
 	lines := bytes.Split(bytes.TrimSpace(tail), []byte("\n"))
-	last := lines[len(lines)-1]
-	var entry struct {
-		Message string `json:"message"`
-		Error   string `json:"error.message"`
+	if cut && len(lines) > 1 {
+		lines = lines[1:]
 	}
-	if json.Unmarshal(last, &entry) == nil {
-		return strings.TrimSuffix(strings.Join([]string{entry.Message, entry.Error}, ": "), ": ")
+	for _, line := range slices.Backward(lines) {
+		var entry struct {
+			Level   string `json:"log.level"`
+			Message string `json:"message"`
+			Error   string `json:"error.message"`
+		}
+		if json.Unmarshal(line, &entry) != nil {
+			return string(line)
+		}
+		if !shared || entry.Level != "INFO" && entry.Level != "DEBUG" {
+			return strings.TrimSuffix(strings.Join([]string{entry.Message, entry.Error}, ": "), ": ")
+		}
 	}
-	return string(last)
+	return ""
 }

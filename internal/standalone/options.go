@@ -44,8 +44,9 @@ type Options struct {
 
 	// StartTimeout bounds the wait until everything is healthy.
 	StartTimeout time.Duration `env:"SMS_START_TIMEOUT" envDefault:"120s"`
-	// StopTimeout bounds the wait for one process to end before it is killed.
-	StopTimeout time.Duration `env:"SMS_STOP_TIMEOUT" envDefault:"40s"`
+	// StopTimeout bounds the wait for one process to end before it is killed. Above what the services may take to stop: the sum of
+	// their SERVER_HANDOVER_TIMEOUT, _DRAIN_IDLE and _SHUTDOWN_TIMEOUT, and some seconds.
+	StopTimeout time.Duration `env:"SMS_STOP_TIMEOUT" envDefault:"100s"`
 	// MinFreeDisk is the space, in MiB, that must be free in the data directory to start.
 	MinFreeDisk uint64 `env:"SMS_MIN_FREE_DISK" envDefault:"512"`
 }

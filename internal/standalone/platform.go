@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/school-sms/sms/internal/child"
 	"github.com/school-sms/sms/internal/postgres"
 )
 
@@ -26,11 +27,12 @@ type Platform struct {
 	// installed is the digest of each program in BinDir. All run from their copies in the data directory, so that a build
 	// beside a running platform changes nothing.
 	installed map[string]string
-	// doors are the public sockets of the gateways by environment, held here so that connections wait in them, rather
-	// than be refused, while a gateway is replaced.
-	doors map[string]*net.TCPListener
-	up    atomic.Bool   // everything has been ready once
-	stop  chan struct{} // closed when the platform begins to stop
+	// doors are the sockets on well-known ports, of the gateways by environment and service, of others by their name. They are held
+	// here, so that connections wait in them, rather than be refused, while nobody accepts.
+	doors   map[string]*net.TCPListener
+	notices *child.Notices
+	up      atomic.Bool   // everything has been ready once
+	stop    chan struct{} // closed when the platform begins to stop
 
 	mu        sync.Mutex
 	processes []*process // in order of start
@@ -119,13 +121,16 @@ func (p *Platform) claim(ctx context.Context) error {
 		return err
 	}
 	p.fleet = &fleet{platform: p, desired: desired}
+	ports := map[string]int{"eureka-server": p.options.RegistryPort, "ops-service": p.options.OpsPort, "ops-worker": p.options.WorkerPort}
 	for _, environment := range p.options.environments() {
-		port := p.gatewayPort(environment)
-		if p.doors[environment], err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(loopback), Port: port}); err != nil {
-			return fmt.Errorf("open the gateway's port %d: %w", port, err)
+		ports[serviceKey(environment, "api-gateway")] = p.gatewayPort(environment)
+	}
+	for name, port := range ports {
+		if p.doors[name], err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(loopback), Port: port}); err != nil {
+			return fmt.Errorf("open the port of %s: %w", name, err)
 		}
 	}
-	return nil
+	return p.hear()
 }
 
 // start brings everything up: what others stand on first, the rest at once.
@@ -169,9 +174,9 @@ func (p *Platform) startServices(ctx context.Context) error {
 	}
 	started := []*process{
 		p.temporalProcess(),
-		p.httpProcess("eureka-server", p.options.RegistryPort, p.databaseEnv(registryDatabase)),
-		p.httpProcess("ops-service", p.options.OpsPort, p.databaseEnv(opsDatabase), p.temporalEnv(), p.workerEnv()),
-		p.httpProcess("ops-worker", p.options.WorkerPort, p.databaseEnv(opsDatabase), p.temporalEnv(), p.workerEnv()),
+		p.httpProcess("eureka-server", p.databaseEnv(registryDatabase)),
+		p.httpProcess("ops-service", p.databaseEnv(opsDatabase), p.temporalEnv(), p.workerEnv()),
+		p.httpProcess("ops-worker", p.databaseEnv(opsDatabase), p.temporalEnv(), p.workerEnv()),
 	}
 	errs := make(chan error)
 	for _, process := range started {
@@ -264,7 +269,7 @@ func (p *Platform) shutdown() {
 		var stopping []*process
 		for _, name := range stage {
 			if process := byName[name]; process != nil {
-				process.askToStop()
+				process.askToHurry()
 				stopping = append(stopping, process)
 			}
 		}
@@ -278,6 +283,7 @@ func (p *Platform) shutdown() {
 	for _, door := range p.doors {
 		door.Close()
 	}
+	p.notices.Close()
 	p.say("stopped")
 }
 

@@ -139,7 +139,7 @@ func TestLogsAreRotatedUnderTheirWriters(t *testing.T) {
 			t.Errorf("%s holds %q, %v", filepath.Base(name), content, err)
 		}
 	}
-	if got := lastWords(path, 1000); got != "new" {
+	if got := lastWords(path, 1000, false); got != "new" {
 		t.Errorf("last words after a rotation: %q", got)
 	}
 }

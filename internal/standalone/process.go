@@ -2,15 +2,12 @@ package standalone
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/school-sms/sms/internal/child"
 )
 
 // States of a process.
@@ -40,13 +37,16 @@ type spec struct {
 	// command makes the next life of the process; release frees what the parent held for it once it has started.
 	command func() (cmd *exec.Cmd, release func(), err error)
 	// probe fails while the process is not ready.
-	probe       func(ctx context.Context) error
-	stopSignal  syscall.Signal
-	stopTimeout time.Duration
-	logFile     string
+	probe func(ctx context.Context) error
+	// stopSignal asks for an orderly stop. hurrySignal, unless 0, says to one who stops that it is the end for all: there is
+	// nobody to hand over to.
+	stopSignal, hurrySignal syscall.Signal
+	stopTimeout             time.Duration
+	logFile                 string
 }
 
-// process keeps one child alive until it is told to stop.
+// process keeps one child alive until it is told to stop. A child that says that it stops by itself is succeeded at once: for
+// a while both run.
 type process struct {
 	spec
 	changed chan struct{} // closed and replaced at each change of state
@@ -57,14 +57,18 @@ type process struct {
 	restarts int
 	failure  string
 	since    time.Time
+	present  *life
+	former   map[*life]bool // those that still end
 
-	stop chan struct{}
-	once sync.Once
-	done chan struct{}
+	stop, hurry         chan struct{}
+	stopOnce, hurryOnce sync.Once
+	ending              sync.WaitGroup // the former
+	done                chan struct{}
 }
 
 func newProcess(s spec) *process {
-	return &process{spec: s, state: Starting, since: time.Now(), changed: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{})}
+	return &process{spec: s, state: Starting, since: time.Now(), changed: make(chan struct{}), former: map[*life]bool{},
+		stop: make(chan struct{}), hurry: make(chan struct{}), done: make(chan struct{})}
 }
 
 func (p *process) start() { go p.run() }
@@ -75,13 +79,15 @@ func (p *process) run() {
 	backoff := firstBackoff
 	for {
 		began := time.Now()
-		err := p.live()
+		succeeded, err := p.live()
 		if p.stopping() {
-			p.set(Stopped, 0, "")
-			return
+			break
 		}
-		if time.Since(began) > steadyAfter {
+		if succeeded || time.Since(began) > steadyAfter {
 			backoff = firstBackoff
+		}
+		if succeeded {
+			continue
 		}
 		p.mu.Lock()
 		p.restarts++
@@ -90,60 +96,37 @@ func (p *process) run() {
 		select {
 		case <-time.After(backoff):
 		case <-p.stop:
-			p.set(Stopped, 0, "")
-			return
+		}
+		if p.stopping() {
+			break
 		}
 		backoff = min(2*backoff, maxBackoff)
 	}
+	p.ending.Wait()
+	p.set(Stopped, 0, "")
 }
 
-// live runs the child once. The error says how it ended.
-func (p *process) live() error {
-	cmd, release, err := p.command()
+// live runs the child once, until it has ended or wants a successor. The error says how it ended.
+func (p *process) live() (succeeded bool, err error) {
+	l, err := p.launch()
 	if err != nil {
-		return err
+		return false, err
 	}
-	log, err := openLog(p.logFile)
-	if err != nil {
-		release()
-		return err
-	}
-	cmd.Stdout, cmd.Stderr = log, log
-	began, _ := log.Seek(0, io.SeekEnd)
-	err = child.Start(cmd, p.stopSignal)
-	release()
-	log.Close()
-	if err != nil {
-		return fmt.Errorf("cannot start: %w", err)
-	}
-	p.set(Starting, cmd.Process.Pid, p.lastFailure())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-
 	probing, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go p.watch(probing, cmd.Process.Pid)
+	go p.watch(probing, l.cmd.Process.Pid)
 	select {
-	case err = <-ended:
+	case <-l.over:
+	case <-l.leaving:
+		p.ending.Go(func() { p.outlive(l) })
+		return true, nil
 	case <-p.stop:
-		p.set(Stopping, cmd.Process.Pid, "")
-		err = p.end(cmd, ended)
+		p.set(Stopping, l.cmd.Process.Pid, "")
+		_ = l.cmd.Process.Signal(p.stopSignal)
+		p.awaitEnd(l)
 	}
-	// What it left behind in its group goes too.
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-	return endedBecause(err, lastWords(p.logFile, began))
-}
-
-// end asks the child to stop and kills it when it does not.
-func (p *process) end(cmd *exec.Cmd, ended <-chan error) error {
-	_ = cmd.Process.Signal(p.stopSignal)
-	select {
-	case err := <-ended:
-		return err
-	case <-time.After(p.stopTimeout):
-		_ = cmd.Process.Kill()
-		return <-ended
-	}
+	p.bury(l)
+	return false, endedBecause(l.err, lastWords(p.logFile, l.began, len(p.snapshot().Draining) > 0))
 }
 
 // watch keeps the state in step with the probe.
@@ -182,7 +165,18 @@ func (p *process) probed(pid int, err error) {
 }
 
 // askToStop begins the stop; done is closed when the child is gone.
-func (p *process) askToStop() { p.once.Do(func() { close(p.stop) }) }
+func (p *process) askToStop() {
+	p.stopOnce.Do(func() { close(p.stop) })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.releaseFormer() // nobody comes after them
+}
+
+// askToHurry is askToStop for the end of all.
+func (p *process) askToHurry() {
+	p.hurryOnce.Do(func() { close(p.hurry) })
+	p.askToStop()
+}
 
 func (p *process) stopping() bool {
 	select {
@@ -205,14 +199,11 @@ func (p *process) change(state string, pid int, failure string) {
 		p.since = time.Now()
 	}
 	p.state, p.pid, p.failure = state, pid, failure
+	if state == Ready {
+		p.releaseFormer()
+	}
 	close(p.changed)
 	p.changed = make(chan struct{})
-}
-
-func (p *process) lastFailure() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.failure
 }
 
 // waitReady returns when the process is ready; the error says why it is not when ctx ends.
@@ -239,12 +230,14 @@ func (p *process) waitReady(ctx context.Context) error {
 
 // ProcessStatus is what `sms status` shows of one process.
 type ProcessStatus struct {
-	Name     string    `json:"name"`
-	State    string    `json:"state"`
-	PID      int       `json:"pid,omitempty"`
-	Port     int       `json:"port,omitempty"`
-	Release  string    `json:"release,omitempty"`
-	Restarts int       `json:"restarts"`
+	Name     string `json:"name"`
+	State    string `json:"state"`
+	PID      int    `json:"pid,omitempty"`
+	Port     int    `json:"port,omitempty"`
+	Release  string `json:"release,omitempty"`
+	Restarts int    `json:"restarts"`
+	// Draining are the pids of former lives, which still finish what they have begun.
+	Draining []int     `json:"draining,omitempty"`
 	Failure  string    `json:"failure,omitempty"`
 	Since    time.Time `json:"since"`
 }
@@ -252,21 +245,10 @@ type ProcessStatus struct {
 func (p *process) snapshot() ProcessStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return ProcessStatus{Name: p.name, State: p.state, PID: p.pid, Restarts: p.restarts, Failure: p.failure, Since: p.since.UTC()}
-}
-
-func endedBecause(err error, words string) error {
-	how := "ended with status 0"
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		how = exit.String()
-		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Exited() {
-			how = fmt.Sprintf("ended with status %d", status.ExitStatus())
-		}
-	} else if err != nil {
-		how = err.Error()
+	s := ProcessStatus{Name: p.name, State: p.state, PID: p.pid, Restarts: p.restarts, Failure: p.failure, Since: p.since.UTC()}
+	for l := range p.former {
+		s.Draining = append(s.Draining, l.cmd.Process.Pid)
 	}
-	if words != "" {
-		how += ": " + words
-	}
-	return errors.New(how)
+	slices.Sort(s.Draining)
+	return s
 }

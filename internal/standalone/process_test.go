@@ -3,9 +3,11 @@ package standalone
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -84,6 +86,104 @@ func TestProcessKilledComesBack(t *testing.T) {
 	}
 }
 
+// A child that says that it stops is succeeded at once. It may wait until its successor is ready, and its end is no failure.
+func TestProcessThatSaysItStopsIsSucceeded(t *testing.T) {
+	t.Parallel()
+	p, ready := shell(t, `trap 'exit 0' TERM; tail -f /dev/null & wait`, time.Minute)
+	if err := os.WriteFile(ready, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.start()
+	old := await(t, p, "ready", func(s ProcessStatus) bool { return s.State == Ready })
+	if err := os.Remove(ready); err != nil {
+		t.Fatal(err)
+	}
+	waiting, barrier, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	if p.heard(child.Notice{PID: old.PID + 1, Stopping: true}) {
+		t.Error("took another's word for its own")
+	}
+	if !p.heard(child.Notice{PID: old.PID, Stopping: true}) || !p.heard(child.Notice{PID: old.PID, Barrier: barrier}) {
+		t.Fatal("does not know its own child")
+	}
+	now := await(t, p, "the successor", func(s ProcessStatus) bool { return s.PID != old.PID && s.State == Starting })
+	if !slices.Equal(now.Draining, []int{old.PID}) {
+		t.Errorf("draining %v, want %d", now.Draining, old.PID)
+	}
+	p.mu.Lock()
+	for l := range p.former {
+		if l.barrier.Barrier == nil {
+			t.Error("the old one goes before the new one is ready")
+		}
+	}
+	p.mu.Unlock()
+	if err := os.WriteFile(ready, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	await(t, p, "the successor is ready", func(s ProcessStatus) bool { return s.State == Ready })
+	if _, err := waiting.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the old one is not let go: %v", err)
+	}
+	if err := syscall.Kill(old.PID, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	now = await(t, p, "the old one is gone", func(s ProcessStatus) bool { return len(s.Draining) == 0 })
+	if now.Restarts != 0 || now.Failure != "" {
+		t.Errorf("a good end counts: %+v", now)
+	}
+	p.heard(child.Notice{PID: now.PID, Stopping: true})
+	await(t, p, "the third", func(s ProcessStatus) bool { return s.State == Ready && s.PID != now.PID })
+	if err := syscall.Kill(now.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, p, "a bad end counts", func(s ProcessStatus) bool { return s.Restarts == 1 && len(s.Draining) == 0 })
+	p.askToStop()
+	<-p.done
+}
+
+// Who was never ready is not succeeded at once, or a child that cannot serve would be started without a pause.
+func TestProcessThatWasNeverReadyIsNotSucceeded(t *testing.T) {
+	t.Parallel()
+	p, _ := shell(t, `exec tail -f /dev/null`, time.Minute)
+	p.start()
+	s := await(t, p, "a child", func(s ProcessStatus) bool { return s.PID != 0 })
+	waiting, barrier, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	if !p.heard(child.Notice{PID: s.PID, Stopping: true, Barrier: barrier}) {
+		t.Error("does not know its own child")
+	}
+	if _, err := waiting.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("it waits for a successor that does not come: %v", err)
+	}
+	if now := p.snapshot(); now.PID != s.PID || len(now.Draining) != 0 {
+		t.Errorf("now %+v", now)
+	}
+	p.askToStop()
+	<-p.done
+}
+
+// At the end of all, those that still drain are hurried too.
+func TestProcessHurriesAllItsLives(t *testing.T) {
+	t.Parallel()
+	p, _ := shell(t, `trap '' TERM; trap 'exit 0' INT; touch "$READY"; tail -f /dev/null & wait`, time.Minute)
+	p.hurrySignal = syscall.SIGINT
+	p.start()
+	old := await(t, p, "ready", func(s ProcessStatus) bool { return s.State == Ready })
+	p.heard(child.Notice{PID: old.PID, Stopping: true})
+	await(t, p, "the successor", func(s ProcessStatus) bool { return s.State == Ready && s.PID != old.PID })
+	p.askToHurry()
+	<-p.done
+	if s := p.snapshot(); s.State != Stopped || len(s.Draining) != 0 {
+		t.Errorf("in the end: %+v", s)
+	}
+}
+
 func TestProcessThatIgnoresTheStopIsKilledWithItsChildren(t *testing.T) {
 	t.Parallel()
 	p, _ := shell(t, `trap '' TERM; tail -f /dev/null & echo $! > "$READY"; wait; tail -f /dev/null`, 300*time.Millisecond)
@@ -129,4 +229,19 @@ func TestLeftoversOfAKilledStartEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-ended
+}
+
+func TestLastWordsBesideAFormerLife(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "log")
+	const request = `{"log.level":"INFO","message":"request"}` + "\n"
+	if err := os.WriteFile(path, []byte(request+"service: cannot start: no such table\n"+request), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if words := lastWords(path, 0, true); words != "service: cannot start: no such table" {
+		t.Errorf("beside a former life: %q", words)
+	}
+	if words := lastWords(path, 0, false); words != "request" {
+		t.Errorf("alone: %q", words)
+	}
 }

@@ -2,10 +2,10 @@ package standalone
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"os/exec"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/school-sms/sms/internal/postgres"
@@ -113,27 +113,15 @@ func (p *Platform) temporalProcess() *process {
 	})
 }
 
-// httpProcess is a process of ours that runs once, on a fixed port.
-func (p *Platform) httpProcess(name string, port int, env ...[]string) *process {
-	return newProcess(spec{
-		name: name, stopSignal: syscall.SIGTERM, stopTimeout: p.options.StopTimeout, logFile: p.layout.log(name),
-		command: func() (*exec.Cmd, func(), error) {
-			listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(loopback), Port: port})
-			if err != nil {
-				return nil, nil, fmt.Errorf("listen: %w", err)
-			}
-			cmd := p.program(name, p.installed[name])
-			cmd.Env = p.httpEnv(Production)
-			for _, more := range env {
-				cmd.Env = append(cmd.Env, more...)
-			}
-			release, err := handOver(cmd, []*net.TCPListener{listener})
-			if err != nil {
-				listener.Close()
-				return nil, nil, err
-			}
-			return cmd, func() { release(); listener.Close() }, nil
-		},
-		probe: func(ctx context.Context) error { return probeReadiness(ctx, port) },
-	})
+// httpProcess is a process of ours that runs once, behind a door of its own.
+func (p *Platform) httpProcess(name string, env ...[]string) *process {
+	return p.httpChild(name, name, new(atomic.Int32), func() (*exec.Cmd, *net.TCPListener, error) {
+		listener, err := listenPreferring(0)
+		cmd := p.program(name, p.installed[name])
+		cmd.Env = p.httpEnv(Production)
+		for _, more := range env {
+			cmd.Env = append(cmd.Env, more...)
+		}
+		return cmd, listener, err
+	}, p.doors[name])
 }

@@ -196,7 +196,7 @@ func walkActuators(t *testing.T, p *platform) {
 }
 
 func walkUsage(t *testing.T, p *platform) {
-	for _, args := range [][]string{{"token", "create"}, {"nonsense"}, {"backup", "run"}, {"rollout", "start", "student-service"}, {"status", "--nonsense"}} {
+	for _, args := range [][]string{{"token", "create"}, {"nonsense"}, {"backup", "run"}, {"rollout", "start", "student-service"}, {"status", "--nonsense"}, {"restart", "nonsense"}} {
 		if out, code := p.sms(args...); code != 2 {
 			t.Errorf("sms %v: exit %d, want 2\n%s", args, code, out)
 		}
