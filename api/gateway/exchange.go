@@ -29,7 +29,7 @@ type exchange struct {
 func newExchange(cfg Config) *exchange {
 	x := &exchange{cfg: cfg, dialer: net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 15 * time.Second}, idle: map[string][]*connection{}}
 	x.other = &http.Transport{
-		DialContext:           x.dialer.DialContext,
+		DialContext:           dialer(cfg),
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout,
 		ExpectContinueTimeout: cfg.ConnectTimeout,
 		IdleConnTimeout:       cfg.IdleTimeout,
@@ -109,9 +109,7 @@ func (c *connection) head(req *http.Request) (*http.Response, error) {
 	if err := c.SetDeadline(time.Now().Add(c.of.cfg.ResponseHeaderTimeout)); err != nil {
 		return nil, err
 	}
-	if err := req.Write(c.out); err != nil {
-		return nil, err
-	}
+	c.write(req)
 	if err := c.out.Flush(); err != nil {
 		return nil, err
 	}
@@ -124,11 +122,36 @@ func (c *connection) head(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the answer: %w", err)
 		}
-		if res.StatusCode >= http.StatusOK {
-			return res, c.SetDeadline(time.Time{}) // a stream may be silent for long
+		if res.StatusCode < http.StatusOK {
+			continue
 		}
+		if res.ContentLength >= 0 && res.ContentLength <= int64(c.in.Buffered()) {
+			return res, nil // all of it is here
+		}
+		return res, c.SetDeadline(time.Now().Add(c.of.cfg.ExchangeIdleTimeout))
 	}
 	return nil, errors.New("the instance sends no final answer")
+}
+
+// write puts the request into the buffer. Its path, names and values have been read by net/http, which lets nothing pass that
+// would end a line.
+func (c *connection) write(req *http.Request) {
+	w := c.out
+	put := func(texts ...string) {
+		for _, text := range texts {
+			_, _ = w.WriteString(text) // the error stays until Flush
+		}
+	}
+	put(req.Method, " ", req.URL.RequestURI(), " HTTP/1.1\r\nHost: ", c.address, "\r\n")
+	for name, values := range req.Header {
+		if name == "Content-Length" { // of no body
+			continue
+		}
+		for _, value := range values {
+			put(name, ": ", value, "\r\n")
+		}
+	}
+	put("\r\n")
 }
 
 // end gives the connection back, or closes it when it cannot serve another request.
@@ -145,15 +168,28 @@ type answerBody struct {
 	io.ReadCloser
 	*connection
 	keep, ended bool
+	prolonged   time.Time
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	if err == nil && b.in.Buffered() == 0 {
+		b.prolong()
+	}
 	if err != nil && !b.ended {
 		b.ended = true
 		b.end(b.keep && err == io.EOF)
 	}
 	return n, err
+}
+
+// prolong lets the exchange go on for as long as it moves.
+func (b *answerBody) prolong() {
+	idle := b.of.cfg.ExchangeIdleTimeout
+	if now := time.Now(); now.Sub(b.prolonged) > idle/8 { // less often than it moves, as it costs more than a short read
+		b.prolonged = now
+		_ = b.SetReadDeadline(now.Add(idle)) // fails with the connection, as the next read does
+	}
 }
 
 // Close ends the connection with an answer that nobody wants to the end: that tells the instance.
@@ -164,6 +200,9 @@ func (b *answerBody) Close() error {
 	}
 	return nil
 }
+
+// fresh is how long after its use a connection is taken to be open still: an instance says with an answer that it will close.
+const fresh = time.Second
 
 // kept returns an unused connection that the instance has not closed, or nil.
 func (x *exchange) kept(address string) *connection {
@@ -177,7 +216,7 @@ func (x *exchange) kept(address string) *connection {
 		c := unused[len(unused)-1]
 		x.idle[address] = unused[:len(unused)-1]
 		x.mu.Unlock()
-		if c.open() {
+		if time.Since(c.since) < fresh || c.open() {
 			return c
 		}
 		c.Close()

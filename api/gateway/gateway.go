@@ -173,7 +173,11 @@ func (g *Gateway) handle(r route) gin.HandlerFunc {
 			g.metrics.answered(r.service, call, c.Writer.Status(), time.Since(start))
 		}()
 		ctx := context.WithValue(c.Request.Context(), callKey{}, call)
-		g.proxy.ServeHTTP(c.Writer, c.Request.WithContext(ctx))
+		if plain := c.Request.ContentLength == 0 && len(c.Request.Header["Upgrade"]) == 0; plain {
+			g.forward(c, ctx, call)
+		} else {
+			g.proxy.ServeHTTP(c.Writer, c.Request.WithContext(ctx))
+		}
 		if call.err != nil {
 			g.refuse(c, r, call)
 		}
