@@ -364,8 +364,8 @@ func TestMetrics(t *testing.T) {
 	p.students(nil, newBackend(t, "one", "r1", say("ok")))
 	p.do(identity.Viewer, "GET", "/api/v1/students", "")
 	got := p.do("", "GET", "/actuator/prometheus", "")
-	for _, line := range []string{`gateway_requests_total{release="r1",service="student-service",status="200"} 1`,
-		`gateway_request_duration_seconds_count{release="r1",service="student-service",status="200"} 1`,
+	for _, line := range []string{`gateway_requests_total{method="GET",release="r1",route="/api/v1/students/*",service="student-service",status="200"} 1`,
+		`gateway_request_duration_seconds_count{method="GET",release="r1",route="/api/v1/students/*",service="student-service"} 1`,
 		`gateway_healthy_instances{service="student-service"} 1`} {
 		if !strings.Contains(got.body, line) {
 			t.Errorf("%s is missing", line)

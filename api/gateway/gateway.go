@@ -18,9 +18,6 @@ import (
 	"github.com/school-sms/sms/internal/identity"
 )
 
-// releaseHeader restricts a request of an operator to releases, and names the release in an answer.
-const releaseHeader = "X-SMS-Release"
-
 // kept are headers that a caller must not be able to strip by naming them in Connection.
 var kept = []string{"Authorization", "Traceparent", "Tracestate", "X-Request-Id"}
 
@@ -117,6 +114,7 @@ func (g *Gateway) Mount(s *server.Server) {
 	s.Metrics.MustRegister(g.metrics.collectors(g.fleets)...)
 	s.Metrics.MustRegister(g.door.collectors(g.fleets)...)
 	s.SetDoor(g.door)
+	s.HideRoutes()
 	s.Wrap(straighten)
 	s.Engine.Use(refuseTricks, refuseDisguises, ownBodies)
 	for _, r := range g.routes {
@@ -165,12 +163,12 @@ func (g *Gateway) handle(r route) gin.HandlerFunc {
 		}
 		call := &call{fleet: f, answer: c.Writer.Header()}
 		if caller.Is(identity.Operator) {
-			call.wanted = wantedReleases(c.Request.Header.Values(releaseHeader))
+			call.wanted = wantedReleases(c.Request.Header[server.ReleaseHeader])
 		}
 		start := time.Now()
 		defer func() {
 			call.end()
-			g.metrics.answered(r.service, call, c.Writer.Status(), time.Since(start))
+			g.metrics.answered(r, call, c.Request.Method, c.Writer.Status(), time.Since(start))
 		}()
 		ctx := context.WithValue(c.Request.Context(), callKey{}, call)
 		if plain := c.Request.ContentLength == 0 && len(c.Request.Header["Upgrade"]) == 0; plain {
@@ -213,8 +211,12 @@ func rewrite(pr *httputil.ProxyRequest) {
 func modifyResponse(res *http.Response) error {
 	call := callOf(res.Request.Context())
 	dropOurs(res.Header)
-	res.Header.Set(releaseHeader, call.used.Release)
-	res.Header.Del("X-Request-Id")
+	if route := res.Header[server.RouteHeader]; len(route) == 1 {
+		call.route = route[0]
+		delete(res.Header, server.RouteHeader)
+	}
+	res.Header[server.ReleaseHeader] = []string{call.used.Release}
+	delete(res.Header, "X-Request-Id")
 	if res.Header.Get("Cache-Control") != "" {
 		call.answer.Del("Cache-Control")
 	}

@@ -2,43 +2,64 @@ package gateway
 
 import (
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics count what passes, by service, release and status: a rollout compares releases by them.
+// metrics count what passes, by service, release, route and status: a rollout compares releases by them.
 type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	retries  *prometheus.CounterVec
+	// known are the counters in use, by their labels: to look them up costs less than to make them out.
+	known sync.Map // labels → counters
+}
+
+// labels are bounded: what a caller can choose of them is a method that is routed.
+type labels struct {
+	service, release, route, method string
+	status                          int
+}
+
+type counters struct {
+	requests prometheus.Counter
+	duration prometheus.Observer
 }
 
 func newMetrics() *metrics {
-	labels := []string{"service", "release", "status"}
 	return &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_requests_total", Help: "Requests answered through the gateway.",
-		}, labels),
+		}, []string{"service", "release", "route", "method", "status"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "gateway_request_duration_seconds", Help: "Time from the request to the end of its answer.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
-		}, labels),
+		}, []string{"service", "release", "route", "method"}),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_retries_total", Help: "Further tries of requests that an instance did not take.",
 		}, []string{"app"}),
 	}
 }
 
-// answered counts a request. Release is empty when no instance took it.
-func (m *metrics) answered(service string, c *call, status int, took time.Duration) {
-	release := ""
+// answered counts a request. Release is empty when no instance took it, and the route is all of the service's when none answered.
+func (m *metrics) answered(r route, c *call, method string, status int, took time.Duration) {
+	l := labels{r.service, "", c.route, method, status}
 	if c.used != nil {
-		release = c.used.Release
+		l.release = c.used.Release
 	}
-	code := strconv.Itoa(status)
-	m.requests.WithLabelValues(service, release, code).Inc()
-	m.duration.WithLabelValues(service, release, code).Observe(took.Seconds())
+	if l.route == "" {
+		l.route = r.prefix + "/*"
+	}
+	found, ok := m.known.Load(l)
+	if !ok {
+		found, _ = m.known.LoadOrStore(l, counters{m.requests.WithLabelValues(l.service, l.release, l.route, l.method, strconv.Itoa(l.status)),
+			m.duration.WithLabelValues(l.service, l.release, l.route, l.method)})
+	}
+	of := found.(counters)
+	of.requests.Inc()
+	of.duration.Observe(took.Seconds())
 }
 
 func (m *metrics) retried(c *call) { m.retries.WithLabelValues(c.fleet.app).Inc() }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"runtime/debug"
 
 	"go.uber.org/fx"
 
@@ -25,6 +26,7 @@ var Module = fx.Options(
 )
 
 func start(lc fx.Lifecycle, s *server.Server, cfg Config, registry discovery.Config, log *slog.Logger) {
+	debug.SetGCPercent(cfg.GCPercent)
 	view := discovery.NewView(discovery.NewClient(registry), log)
 	g := New(cfg, registry.Environment, view, log)
 	g.Mount(s)

@@ -24,6 +24,8 @@ type call struct {
 	used *upstream
 	// answer is the header that the caller gets, with what the gateway has set so far.
 	answer http.Header
+	// route is the template of the route that answered; empty when none has.
+	route string
 	// err is why there is no answer.
 	err   error
 	timer *time.Timer

@@ -64,6 +64,7 @@ func (s *Server) observe() gin.HandlerFunc {
 		status        int
 	}
 	var observers sync.Map // labels → prometheus.Observer
+	var templates sync.Map // gin's route → what routeHeader says of it
 	return func(c *gin.Context) {
 		start := time.Now()
 		id := c.GetHeader(requestIDHeader)
@@ -71,7 +72,16 @@ func (s *Server) observe() gin.HandlerFunc {
 			id = rand.Text()
 			c.Request.Header.Set(requestIDHeader, id)
 		}
-		c.Header(requestIDHeader, id)
+		trace, span := continueTrace(c.Request.Header)
+		answer := c.Writer.Header()
+		answer[requestIDHeader] = []string{id}
+		if s.tellsRoutes && c.FullPath() != "" {
+			told, known := templates.Load(c.FullPath())
+			if !known {
+				told, _ = templates.LoadOrStore(c.FullPath(), []string{template(c.FullPath())})
+			}
+			answer[RouteHeader] = told.([]string)
+		}
 		c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), requestKey{}, request{id, c.Request.URL.EscapedPath()}))
 		c.Next()
 
@@ -93,10 +103,49 @@ func (s *Server) observe() gin.HandlerFunc {
 			line := slog.NewRecord(start.Add(took), level, "request", 0) // slog.Logger would look for the caller's line
 			line.AddAttrs(slog.String("http.request.method", c.Request.Method), slog.String("url.path", c.Request.URL.Path),
 				slog.Int("http.response.status_code", status), slog.Int64("event.duration", took.Nanoseconds()),
-				slog.String("http.request.id", id), slog.String("user.name", identity.FromContext(c.Request.Context()).User))
+				slog.String("http.request.id", id), slog.String("trace.id", trace), slog.String("span.id", span),
+				slog.String("user.name", identity.FromContext(c.Request.Context()).User), slog.String("client.address", host(c.Request.RemoteAddr)),
+				slog.String("user_agent.original", shortened(c.Request.UserAgent())), slog.Int("http.response.body.bytes", max(c.Writer.Size(), 0)))
+			if release := answer[ReleaseHeader]; len(release) == 1 { // a gateway says who answered
+				line.AddAttrs(slog.String("labels.release", release[0]))
+			}
 			_ = handler.Handle(c.Request.Context(), line) // there is nowhere to say that the log fails
 		}
 	}
+}
+
+// RouteHeader tells the gateway, which counts by it, what route has answered: its template, as the document writes it.
+const RouteHeader = "X-Sms-Route"
+
+// ReleaseHeader restricts a request of an operator to releases, and names the release in an answer.
+const ReleaseHeader = "X-Sms-Release"
+
+// HideRoutes keeps the templates of routes out of answers, for a gateway: its own are not those of the services.
+func (s *Server) HideRoutes() { s.tellsRoutes = false }
+
+// template writes a route of gin as OpenAPI does.
+func template(route string) string {
+	segments := strings.Split(route, "/")
+	for i, segment := range segments {
+		if name, isParameter := strings.CutPrefix(segment, ":"); isParameter {
+			segments[i] = "{" + name + "}"
+		}
+	}
+	return strings.Join(segments, "/")
+}
+
+// host is an address without its port.
+func host(address string) string {
+	if at := strings.LastIndexByte(address, ':'); at >= 0 {
+		return address[:at]
+	}
+	return address
+}
+
+// shortened bounds what a caller can have written into the log.
+func shortened(text string) string {
+	const most = 200
+	return text[:min(len(text), most)]
 }
 
 // methodLabel keeps callers from making up label values.

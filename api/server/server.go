@@ -102,8 +102,10 @@ type Server struct {
 	// bodyLimits are those of routes that have their own, by method and path.
 	bodyLimits map[string]int64
 	door       Door // nil when there is none
-	onServe    []func()
-	onDrain    []func(context.Context)
+	// tellsRoutes says that answers carry RouteHeader.
+	tellsRoutes bool
+	onServe     []func()
+	onDrain     []func(context.Context)
 }
 
 // New builds a service that does not listen yet. Routes below /api ask for a token that verifier accepts.
@@ -111,7 +113,7 @@ func New(cfg Config, info Info, verifier *identity.Verifier, log *slog.Logger) *
 	gin.SetMode(gin.ReleaseMode)
 	s := &Server{
 		Engine: gin.New(), Health: newHealth(), Metrics: newMetrics(), Info: info,
-		cfg: cfg, log: log, failed: make(chan error, 1), bodyLimits: map[string]int64{}, callers: sharedConns{changed: make(chan struct{}, 1)},
+		cfg: cfg, log: log, failed: make(chan error, 1), bodyLimits: map[string]int64{}, tellsRoutes: true, callers: sharedConns{changed: make(chan struct{}, 1)},
 	}
 	s.Engine.ContextWithFallback = true
 	s.Engine.HandleMethodNotAllowed = true
