@@ -72,7 +72,7 @@ func (s *Server) observe() gin.HandlerFunc {
 			id = rand.Text()
 			c.Request.Header.Set(requestIDHeader, id)
 		}
-		trace, span := continueTrace(c.Request.Header)
+		trace := traceOf(c.Request.Header)
 		answer := c.Writer.Header()
 		answer[requestIDHeader] = []string{id}
 		if s.tellsRoutes && c.FullPath() != "" {
@@ -103,7 +103,7 @@ func (s *Server) observe() gin.HandlerFunc {
 			line := slog.NewRecord(start.Add(took), level, "request", 0) // slog.Logger would look for the caller's line
 			line.AddAttrs(slog.String("http.request.method", c.Request.Method), slog.String("url.path", c.Request.URL.Path),
 				slog.Int("http.response.status_code", status), slog.Int64("event.duration", took.Nanoseconds()),
-				slog.String("http.request.id", id), slog.String("trace.id", trace), slog.String("span.id", span),
+				slog.String("http.request.id", id), slog.String("trace.id", trace),
 				slog.String("user.name", identity.FromContext(c.Request.Context()).User), slog.String("client.address", host(c.Request.RemoteAddr)),
 				slog.String("user_agent.original", shortened(c.Request.UserAgent())), slog.Int("http.response.body.bytes", max(c.Writer.Size(), 0)))
 			if release := answer[ReleaseHeader]; len(release) == 1 { // a gateway says who answered

@@ -14,25 +14,22 @@ const (
 	tracestateHeader  = "Tracestate"
 )
 
-// continueTrace makes this process a part of the caller's trace, or begins one where there is none that can be read (W3C Trace
-// Context, section 3.2): what is sent on names this request as the parent. It returns the trace and this part of it, in hex.
-func continueTrace(h http.Header) (trace, span string) {
-	const parentAt, flagsAt = 36, 53
-	var text [55]byte
+// traceOf returns the id of the caller's trace, or begins one where there is none that can be read (W3C Trace Context, section
+// 3.2). It leaves the caller as the parent of what is sent on: this process tells no collector of a part of its own.
+func traceOf(h http.Header) string {
 	if parent := h[traceparentHeader]; len(parent) == 1 && validTraceparent(parent[0]) {
-		copy(text[:], parent[0])
-		copy(text[:], "00")
-	} else {
-		delete(h, tracestateHeader)
-		copy(text[:], "00-")
-		putRandom(text[3:35])
-		text[35] = '-'
-		copy(text[flagsAt-1:], "-00") // nobody has decided to record it
+		return parent[0][3:35]
 	}
-	putRandom(text[parentAt : parentAt+16])
-	next := string(text[:])
-	h[traceparentHeader] = []string{next}
-	return next[3:35], next[parentAt : parentAt+16]
+	delete(h, tracestateHeader)
+	var text [55]byte
+	copy(text[:], "00-")
+	putRandom(text[3:35])
+	text[35] = '-'
+	putRandom(text[36:52])
+	copy(text[52:], "-00") // nobody has decided to record it
+	begun := string(text[:])
+	h[traceparentHeader] = []string{begun}
+	return begun[3:35]
 }
 
 // putRandom fills text with hex digits that are not all zero, sixteen at a time.
