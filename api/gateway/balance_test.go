@@ -80,7 +80,14 @@ func TestSplitIsExact(t *testing.T) {
 				counts[l.release(wish{wanted: c.wanted, user: fmt.Sprint("user-", i)})]++
 			}
 			for release, n := range counts {
-				if got := float64(n) / draws; math.Abs(got-c.want[release]) > .01 {
+				within := .001
+				switch {
+				case len(c.split) == 0:
+					within = .02 // instances are drawn by chance
+				case sticky:
+					within = .01
+				}
+				if got := float64(n) / draws; math.Abs(got-c.want[release]) > within {
 					t.Errorf("%s, sticky %v: %q gets %.4f, want %.2f", c.name, sticky, release, got, c.want[release])
 				}
 			}
