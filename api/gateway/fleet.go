@@ -85,7 +85,9 @@ func (f *fleet) lineUp() {
 		instances = append(instances, f.upstreams[key])
 	}
 	next := newLineup(&f.cfg.UpstreamConfig, f.app, instances, f.application, sinceStart())
-	if last := f.current.Load(); next.emptySince != 0 && last.emptySince != 0 {
+	last := f.current.Load()
+	next.turns = last.turns
+	if next.emptySince != 0 && last.emptySince != 0 {
 		next.emptySince = last.emptySince
 	}
 	close(f.current.Swap(next).changed)

@@ -84,6 +84,8 @@ type platform struct {
 	url      string
 	signer   *identity.Signer
 	verifier *identity.Verifier
+	// publicKey is what other processes verify the signer's tokens with.
+	publicKey string
 }
 
 func newPlatform(t *testing.T, cfg Config, environment string) *platform {
@@ -92,7 +94,7 @@ func newPlatform(t *testing.T, cfg Config, environment string) *platform {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &platform{fakeRegistry: newFakeRegistry(t), t: t}
+	p := &platform{fakeRegistry: newFakeRegistry(t), t: t, publicKey: string(public)}
 	if p.signer, err = identity.NewSigner(private); err != nil {
 		t.Fatal(err)
 	}

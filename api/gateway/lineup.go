@@ -3,6 +3,7 @@ package gateway
 import (
 	"hash/fnv"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/school-sms/sms/internal/discovery"
@@ -21,6 +22,8 @@ type lineup struct {
 	// it must not keep traffic from what runs now.
 	shares []group
 	sticky bool
+	// turns counts the requests that a split has been applied to.
+	turns *atomic.Uint64
 	// emptySince is when the last instance went that could take a request, since the process began; 0: there is one.
 	emptySince time.Duration
 	// changed is closed when another lineup is in force.
@@ -42,7 +45,7 @@ type group struct {
 
 // newLineup makes the lineup of an application's instances as they stand now. The caller holds the fleet's mu.
 func newLineup(cfg *UpstreamConfig, name string, instances []*upstream, app discovery.Application, now time.Duration) *lineup {
-	l := &lineup{cfg: cfg, instances: instances, sticky: app.Sticky, changed: make(chan struct{})}
+	l := &lineup{cfg: cfg, instances: instances, sticky: app.Sticky, turns: new(atomic.Uint64), changed: make(chan struct{})}
 	for _, u := range instances {
 		switch {
 		case u.usable():

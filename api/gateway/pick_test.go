@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 	"testing"
@@ -131,6 +132,20 @@ func TestSlowInstanceIsShunned(t *testing.T) {
 		if busy < 19 && n > 0 {
 			t.Errorf("with %d requests at each other one, the slow instance got %d of 10000", busy, n)
 		}
+	}
+}
+
+// TestStickyUsersAreKnownForever keeps the mapping itself: gateways of different versions run side by side in a rollout.
+func TestStickyUsersAreKnownForever(t *testing.T) {
+	t.Parallel()
+	l := lineupOf(discovery.Split{"old": 50, "new": 50}, true, registered("old", "new")...)
+	got := ""
+	for i := range 32 {
+		got += l.release(wish{user: fmt.Sprint("user-", i)})[:1]
+	}
+	const want = "nnoonnnnononnonnonnnnonnoononnnn"
+	if got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 

@@ -84,7 +84,7 @@ func TestSplitHoldsThroughTheGateway(t *testing.T) {
 // at most twice that of three sound ones, measured in the same run.
 func TestOneSlowInstance(t *testing.T) {
 	t.Parallel()
-	const usual, callers, requests = 10 * time.Millisecond, 12, 4_800
+	const usual, callers, requests = 50 * time.Millisecond, 24, 3_600
 	p := newPlatform(t, testConfig, "production")
 	var slow atomic.Bool
 	var slowed atomic.Int64
