@@ -224,15 +224,15 @@ func schoolDay(studentPath string) []kind {
 			return c.do(http.MethodPost, "/api/v1/students", bytes.NewReader(body), "Content-Type", "application/json", "Idempotency-Key", mobile)
 		}
 	}
-	const tenth, threeSeconds = 100 * time.Millisecond, 3 * time.Second
+	const tenth, long = 100 * time.Millisecond, 3 * time.Second
 	ok, created := []int{http.StatusOK}, []int{http.StatusCreated}
 	return []kind{
 		{"read a student, kept connection", 10, tenth, false, true, get(studentPath), ok},
 		{"read a student, new connection", 4, tenth, true, true, get(studentPath), ok},
-		{"read a student, every 3 s on a kept connection", 15, threeSeconds, false, true, get(studentPath), ok},
+		{"read a student, every 3 s on a kept connection", 15, long, false, true, get(studentPath), ok},
 		{"register a student, kept connection", 2, tenth, false, false, create(1), created},
 		{"register a student, new connection", 1, tenth, true, false, create(2), created},
-		{"register a student, every 3 s on a kept connection", 6, threeSeconds, false, false, create(3), created},
+		{"register a student, every 3 s on a kept connection", 6, long, false, false, create(3), created},
 		{"read settings, kept connection", 2, tenth, false, true, get("/api/v1/configurations/settings"), ok},
 		{"list rollouts, kept connection", 1, tenth, false, true, get("/api/v1/ops/rollouts"), ok},
 		{"wait for new settings, up to 15 s", 2, tenth, false, true, waitForSettings, ok},
