@@ -55,9 +55,9 @@ func TestHugeHeads(t *testing.T) {
 }
 
 // impatient is a gateway whose callers must hurry.
-var impatient = []string{"SERVER_READ_HEADER_TIMEOUT=1s", "SERVER_BODY_IDLE_TIMEOUT=1s", "SERVER_IDLE_TIMEOUT=1s", "SERVER_WRITE_IDLE_TIMEOUT=1s"}
+var impatient = []string{"SERVER_READ_HEADER_TIMEOUT=2s", "SERVER_BODY_IDLE_TIMEOUT=2s", "SERVER_IDLE_TIMEOUT=2s", "SERVER_WRITE_IDLE_TIMEOUT=2s"}
 
-// soon is far more than a second, and far less than somebody slow would like to stay.
+// soon is far more than two seconds, and far less than somebody slow would like to stay.
 const soon = 20 * time.Second
 
 // drip sends bytes one by one until the other side closes, and returns what it answered before.
