@@ -225,16 +225,16 @@ func modifyResponse(res *http.Response) error {
 
 // refuse answers a request that got no answer from an instance.
 func (g *Gateway) refuse(c *gin.Context, r route, call *call) {
+	if fault := bodyFault(c.Request); fault != nil {
+		server.WriteProblem(c, server.UnreadBody(fault))
+		return
+	}
 	problem := server.Unavailable(r.service+" cannot answer for now, try again", call.err)
-	switch tooLarge := (*http.MaxBytesError)(nil); {
+	switch {
 	case c.Request.Context().Err() != nil:
 		const clientClosedRequest = 499 // nobody reads it but the log
 		c.AbortWithStatus(clientClosedRequest)
 		return
-	case errors.As(call.err, &tooLarge):
-		problem = server.TooLarge(tooLarge.Limit)
-	case isCallersFault(call.err):
-		problem = server.UnreadBody(call.err)
 	case errors.Is(call.err, errNoInstance) || isDial(call.err): // refused before anything was sent
 	case isTimeout(call.err):
 		problem.Status, problem.RetryAfter = http.StatusGatewayTimeout, 0

@@ -1,10 +1,10 @@
 package gateway
 
 import (
-	"errors"
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
@@ -26,8 +26,11 @@ func straighten(next http.Handler) http.Handler {
 				delete(r.Header, name)
 			}
 		}
-		if len(r.Header["Authorization"]) > 1 { // and which of two tokens counts?
+		if len(r.Header["Authorization"]) > 1 { // nobody could say which of two tokens counts
 			delete(r.Header, "Authorization")
+		}
+		if to := r.Header["Upgrade"]; len(to) > 0 && (len(to) > 1 || !strings.EqualFold(to[0], "websocket")) {
+			delete(r.Header, "Upgrade") // h2c would be a way past the gateway for all requests after this one
 		}
 		r.Trailer = nil // no service asks for any, and a forged header could come as one
 		next.ServeHTTP(w, r)
@@ -85,24 +88,20 @@ func unhex(c byte) byte {
 	return c&^0x20 - 'A' + 10
 }
 
-// callersFault is an error of a caller's body: no instance is to blame for it.
-type callersFault struct{ error }
-
-func (f callersFault) Unwrap() error { return f.error }
-
-// isCallersFault reports whether a request failed because its body did.
-func isCallersFault(err error) bool {
-	_, ok := errors.AsType[callersFault](err)
-	return ok
+// callersBody remembers how a body failed, so that no instance is blamed for it. The error itself gets lost on the way:
+// net/http ends the request's context with it.
+type callersBody struct {
+	io.ReadCloser
+	mu    sync.Mutex
+	fault error
 }
 
-// callersBody marks the errors of a body.
-type callersBody struct{ io.ReadCloser }
-
-func (b callersBody) Read(p []byte) (int, error) {
+func (b *callersBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = callersFault{err}
+		b.fault = err
 	}
 	return n, err
 }
@@ -110,6 +109,18 @@ func (b callersBody) Read(p []byte) (int, error) {
 // ownBodies lets what goes wrong with a body be told from what goes wrong with an instance.
 func ownBodies(c *gin.Context) {
 	if c.Request.ContentLength != 0 && c.Request.Body != nil {
-		c.Request.Body = callersBody{c.Request.Body}
+		c.Request.Body = &callersBody{ReadCloser: c.Request.Body}
 	}
+}
+
+// bodyFault is why the body of a request that has come back from the proxy could not be read; nil when it could. The proxy
+// has closed the body, so that nobody is reading it for long.
+func bodyFault(r *http.Request) error {
+	body, ok := r.Body.(*callersBody)
+	if !ok {
+		return nil
+	}
+	body.mu.Lock()
+	defer body.mu.Unlock()
+	return body.fault
 }

@@ -40,7 +40,11 @@ func newPlatform(t *testing.T, handlers map[string]http.HandlerFunc, env ...stri
 	signer, err := identity.NewSigner(p.registry.Private)
 	must(t, err)
 	p.signer = signer
-	p.service = newService(t, p.registry, handlers)
+	p.service = newService(t, p.registry, "recorder", handlers)
+	// Limits of rate are for other tests: here all enemies come from one address.
+	for _, limit := range []string{"USER_RATE", "USER_BURST", "ADDRESS_RATE", "ADDRESS_BURST"} {
+		env = append(env, "GATEWAY_"+limit+"=100000")
+	}
 	p.gateway, p.log, p.process = p.registry.Gateway(append([]string{"LOG_LEVEL=debug"}, env...)...)
 	processes.Until(t, "the gateway finds the service", func() bool {
 		req, err := http.NewRequest(http.MethodGet, "http://"+p.gateway+students, nil)
@@ -76,7 +80,7 @@ type request struct {
 	header, trailer   http.Header
 }
 
-func newService(t *testing.T, registry *processes.Registry, handlers map[string]http.HandlerFunc) *service {
+func newService(t *testing.T, registry *processes.Registry, release string, handlers map[string]http.HandlerFunc) *service {
 	t.Helper()
 	s := &service{}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -102,7 +106,7 @@ func newService(t *testing.T, registry *processes.Registry, handlers map[string]
 
 	cfg := discovery.Config{URL: registry.URL + "/eureka", Timeout: 5 * time.Second, RenewInterval: time.Second, LeaseDuration: 30 * time.Second}
 	registrar := discovery.NewRegistrar(cfg, discovery.Instance{App: "student-service", Host: "127.0.0.1",
-		Port: listener.Addr().(*net.TCPAddr).Port, Release: "recorder"}, slog.New(slog.DiscardHandler))
+		Port: listener.Addr().(*net.TCPAddr).Port, Release: release}, slog.New(slog.DiscardHandler))
 	registrar.Start()
 	t.Cleanup(func() { _ = registrar.Stop(context.Background()) })
 	return s

@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-
 	"time"
 
 	"github.com/school-sms/sms/test/processes"
@@ -18,6 +17,7 @@ import (
 // answers are what came back on one connection.
 type answers struct {
 	status []int
+	header []http.Header
 	bodies []string
 	// closed says that the other side ended the connection; else the wait for that did.
 	closed bool
@@ -56,7 +56,7 @@ func send(t testing.TB, address, raw string) answers {
 			return a
 		}
 		body, err := io.ReadAll(res.Body)
-		a.status, a.bodies = append(a.status, res.StatusCode), append(a.bodies, string(body))
+		a.status, a.header, a.bodies = append(a.status, res.StatusCode), append(a.header, res.Header), append(a.bodies, string(body))
 		if err != nil {
 			a.closed = !errors.Is(err, os.ErrDeadlineExceeded)
 			return a
