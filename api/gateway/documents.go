@@ -83,6 +83,7 @@ func (d *documents) merged(ctx context.Context) document {
 	for i, r := range d.routes {
 		all.add(r, parts[i])
 	}
+	describeDoor(all.document, d.routes, d.cfg.Door)
 	return all.document
 }
 

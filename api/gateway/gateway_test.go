@@ -98,7 +98,7 @@ func newPlatform(t *testing.T, cfg Config, environment string) *platform {
 	if p.signer, err = identity.NewSigner(private); err != nil {
 		t.Fatal(err)
 	}
-	if p.verifier, err = identity.NewVerifier(identity.Config{PublicKey: string(public)}); err != nil {
+	if p.verifier, err = identity.NewVerifier(identity.Config{PublicKey: string(public), TokenCache: 100}); err != nil {
 		t.Fatal(err)
 	}
 	registry := discovery.Config{URL: p.fakeRegistry.URL + "/eureka", Timeout: 5 * time.Second, Wait: 30 * time.Second}

@@ -9,25 +9,30 @@ import (
 
 // safety is what every answer of the gateway says to browsers. Services do not say it: nobody but the gateway is reached by
 // strangers, and so it stands in one place.
-type safety map[string][]string
+type safety []header
+
+type header struct {
+	name  string // as net/http spells it
+	value []string
+}
 
 func newSafety(hsts time.Duration) safety {
 	s := safety{
-		"X-Content-Type-Options":       {"nosniff"},
-		"Referrer-Policy":              {"no-referrer"},
-		"Content-Security-Policy":      {"default-src 'none'; frame-ancestors 'none'"}, // a page sets its own, see /docs
-		"Cross-Origin-Resource-Policy": {"same-origin"},                                // CORS is another matter
+		{"X-Content-Type-Options", []string{"nosniff"}},
+		{"Referrer-Policy", []string{"no-referrer"}},
+		{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'"}}, // a page sets its own, see /docs
+		{"Cross-Origin-Resource-Policy", []string{"same-origin"}},                           // CORS is another matter
 	}
 	if hsts > 0 {
-		s["Strict-Transport-Security"] = []string{fmt.Sprintf("max-age=%d", int(hsts.Seconds()))}
+		s = append(s, header{"Strict-Transport-Security", []string{fmt.Sprintf("max-age=%d", int(hsts.Seconds()))}})
 	}
 	return s
 }
 
 // put says it on an answer that has nothing yet. The values are shared: nothing changes them in place.
 func (s safety) put(h http.Header) {
-	for name, value := range s {
-		h[name] = value
+	for _, one := range s {
+		h[one.name] = one.value
 	}
 }
 

@@ -37,7 +37,7 @@ func newDoctorCommand(g *globals) *cobra.Command {
 				Settings []settings.Setting `json:"settings"`
 			}{
 				Findings: diagnose(options, status, running),
-				Settings: settings.Describe[standalone.Options](env.ToMap(os.Environ())),
+				Settings: append(settings.Describe[standalone.Options](env.ToMap(os.Environ())), servicesSettings(os.Environ())...),
 			}
 			err = g.print(cmd, report, func(t *table) {
 				for _, f := range report.Findings {
@@ -77,6 +77,8 @@ func diagnose(options standalone.Options, status standalone.Status, running erro
 	} else {
 		add("free disk", fmt.Errorf("%d MiB, at least %d are needed", free, options.MinFreeDisk), "")
 	}
+	issuers, err := issuersInForce(os.Getenv("IDENTITY_OIDC_ISSUERS_FILE"))
+	add("tokens", err, issuers)
 	switch {
 	case running == nil:
 		var ill error

@@ -78,7 +78,7 @@ func (l Layout) writeTokens(signer *identity.Signer) error {
 		role identity.Role
 	}{
 		l.AdminToken():   {"admin", identity.Admin},
-		l.workerToken():  {"ops-worker", identity.Admin},
+		l.workerToken():  {"ops-worker", identity.Operator},
 		l.studentToken(): {"student-service", identity.Viewer},
 	} {
 		token, err := signer.Sign(who.user, who.role, tokenLifetime)

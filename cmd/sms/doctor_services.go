@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/caarlos0/env/v11"
+
+	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/settings"
+	"github.com/school-sms/sms/internal/standalone"
+)
+
+// servicesSettings are the services' own settings that `sms up` would hand on: all on whose tokens are taken, and what else is
+// set.
+func servicesSettings(environ []string) []settings.Setting {
+	passed := standalone.Passed(environ)
+	all := slices.DeleteFunc(settings.Describe[identity.Config](env.ToMap(passed)), func(s settings.Setting) bool {
+		return !strings.HasPrefix(s.Name, "IDENTITY_OIDC_")
+	})
+	for _, entry := range passed {
+		name, value, _ := strings.Cut(entry, "=")
+		if !slices.ContainsFunc(all, func(s settings.Setting) bool { return s.Name == name }) {
+			all = append(all, settings.Setting{Name: name, Value: value, Source: "environment"})
+		}
+	}
+	return all
+}
+
+// issuersInForce says whose tokens are taken. The error names the faults of the file.
+func issuersInForce(file string) (string, error) {
+	const own = "the platform's own"
+	if file == "" {
+		return own, nil
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("IDENTITY_OIDC_ISSUERS_FILE: %w", err)
+	}
+	issuers, err := identity.ParseIssuers(string(content))
+	if err != nil {
+		return "", err
+	}
+	said := []string{own}
+	for _, i := range issuers {
+		said = append(said, fmt.Sprintf("those of %s for %q, whose users are %s/…", i.Issuer, i.Audience, i.Name))
+	}
+	return strings.Join(said, "; "), nil
+}

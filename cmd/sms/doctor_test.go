@@ -1,0 +1,46 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestDoctorSaysWhoseTokensAreTaken(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "issuers.json")
+	write := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said, err := issuersInForce(""); err != nil || said != "the platform's own" {
+		t.Errorf("%s %v", said, err)
+	}
+	write(`[{"name":"school","issuer":"https://login.school.example","audience":"sms","roles":{"office":"clerk"}}]`)
+	if said, err := issuersInForce(file); err != nil || !strings.Contains(said, "https://login.school.example") || !strings.Contains(said, "school/") {
+		t.Errorf("%s %v", said, err)
+	}
+	write(`[{"name":"school","issuer":"http://login.school.example","audience":"","roles":{"office":"king"}}]`)
+	_, err := issuersInForce(file)
+	for _, want := range []string{"https", "audience", "king"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	if _, err := issuersInForce(file + ".gone"); err == nil || !strings.Contains(err.Error(), "IDENTITY_OIDC_ISSUERS_FILE") {
+		t.Error(err)
+	}
+
+	shown := map[string]string{}
+	for _, s := range servicesSettings([]string{"GATEWAY_USER_RATE=7", "IDENTITY_OIDC_REFRESH=1m", "PATH=/bin"}) {
+		shown[s.Name] = s.Value + " " + s.Source
+	}
+	for name, want := range map[string]string{"GATEWAY_USER_RATE": "7 environment", "IDENTITY_OIDC_REFRESH": "1m environment", "IDENTITY_OIDC_KEEP": "24h default", "PATH": ""} {
+		if shown[name] != want {
+			t.Errorf("%s is shown as %q, want %q", name, shown[name], want)
+		}
+	}
+}
