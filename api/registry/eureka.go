@@ -3,11 +3,14 @@ package registry
 import (
 	"encoding/json"
 	"encoding/xml"
+	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
+	"github.com/klauspost/compress/gzip"
 
 	"github.com/school-sms/sms/internal/discovery"
 )
@@ -22,7 +25,7 @@ func (r *Registry) MountEureka(engine gin.IRouter) {
 			engine.Handle(method, base+path+"/", handler)
 		}
 		handle(http.MethodGet, "/apps", r.getAll)
-		handle(http.MethodGet, "/apps/delta", r.getAll)
+		handle(http.MethodGet, "/apps/delta", r.getDelta)
 		handle(http.MethodGet, "/apps/:app", r.getApp)
 		handle(http.MethodGet, "/apps/:app/:id", r.getInstance)
 		handle(http.MethodGet, "/instances/:id", r.getInstance)
@@ -39,49 +42,53 @@ func (r *Registry) MountEureka(engine gin.IRouter) {
 
 func keyOf(c *gin.Context) key { return key{strings.ToLower(c.Param("app")), c.Param("id")} }
 
-// getAll answers /apps, and /apps/delta with everything as added: a client applies that to its copy, compares the
-// hash, and fetches in full when something has gone.
+// getAll answers /apps. A region is taken and not looked at: there is one.
 func (r *Registry) getAll(c *gin.Context) {
-	documents, revision := r.documents(nil)
-	answer(c, "applications", newApplications(documents, revision))
+	r.fresh(c.Request.Context())
+	r.respondAll(c, func() listing { return r.list(nil) }, false)
+}
+
+// getDelta answers what has changed in the last minutes, and the hash that a copy must have by now.
+func (r *Registry) getDelta(c *gin.Context) {
+	r.fresh(c.Request.Context())
+	r.respondAll(c, r.delta, true)
 }
 
 func (r *Registry) getApp(c *gin.Context) {
-	app := strings.ToLower(c.Param("app"))
-	documents, _ := r.documents(func(k key, _ *lease) bool { return k.app == app })
-	if len(documents) == 0 {
-		c.Status(http.StatusNotFound)
-		return
-	}
-	answer(c, "application", application{Name: string(documents[0].App), Instances: documents})
+	r.fresh(c.Request.Context())
+	respond(c, oneApplication, r.of(strings.ToLower(c.Param("app"))))
 }
 
 // getInstance answers for an id, within an application where the path names one.
 func (r *Registry) getInstance(c *gin.Context) {
-	wanted := keyOf(c)
-	documents, _ := r.documents(func(k key, _ *lease) bool {
-		return k.id == wanted.id && (wanted.app == "" || k.app == wanted.app)
-	})
-	if len(documents) == 0 {
-		c.Status(http.StatusNotFound)
-		return
-	}
-	answer(c, "instance", documents[0])
+	r.fresh(c.Request.Context())
+	respond(c, oneInstance, r.find(keyOf(c)))
 }
 
 func (r *Registry) getVIP(c *gin.Context) {
+	r.fresh(c.Request.Context())
 	vip, svip := c.Param("vip"), c.Param("svip")
-	documents, revision := r.documents(func(_ key, l *lease) bool {
+	all := r.list(func(l *lease) bool {
 		if vip != "" {
-			return names(string(l.doc.VIP), vip)
+			return names(l.vip, vip)
 		}
-		return names(string(l.doc.SecureVIP), svip)
+		return names(l.svip, svip)
 	})
-	if len(documents) == 0 {
+	if len(all.leases) == 0 {
 		c.Status(http.StatusNotFound)
 		return
 	}
-	answer(c, "applications", newApplications(documents, revision))
+	all.hash = hash(all.states())
+	respond(c, allApplications, all)
+}
+
+// states counts the instances of a listing by state.
+func (l listing) states() map[string]int {
+	counts := map[string]int{}
+	for _, one := range l.leases {
+		counts[one.status]++
+	}
+	return counts
 }
 
 // names reports whether a comma-separated list of addresses holds one.
@@ -114,21 +121,32 @@ func (r *Registry) postInstance(c *gin.Context) {
 		c.String(http.StatusBadRequest, fault)
 		return
 	}
-	r.awaitWrite(c.Request.Context(), r.register(doc))
+	r.register(c.Request.Context(), doc)
 	c.Status(http.StatusNoContent)
 }
 
+// maxInstanceBytes bounds an instance that came compressed; others are bounded as every body is.
+const maxInstanceBytes = 1 << 20
+
 func readInstance(c *gin.Context) (document, error) {
+	body := io.Reader(c.Request.Body)
+	if strings.Contains(strings.ToLower(c.GetHeader("Content-Encoding")), "gzip") {
+		unpacked, err := gzip.NewReader(body)
+		if err != nil {
+			return document{}, err
+		}
+		body = io.LimitReader(unpacked, maxInstanceBytes)
+	}
 	if strings.Contains(c.ContentType(), "xml") {
 		var doc document
-		err := xml.NewDecoder(c.Request.Body).Decode(&doc)
+		err := xml.NewDecoder(body).Decode(&doc)
 		return doc, err
 	}
-	var body struct {
+	var in struct {
 		Instance document `json:"instance"`
 	}
-	err := json.NewDecoder(c.Request.Body).Decode(&body)
-	return body.Instance, err
+	err := json.NewDecoder(body).Decode(&in)
+	return in.Instance, err
 }
 
 // faultOf says what is wrong with an instance, or "".
@@ -159,8 +177,16 @@ func knownState(s string) bool {
 	return false
 }
 
+// putHeartbeat prolongs a lease. status and overriddenstatus, which clients send too, are for Eureka's own replication.
 func (r *Registry) putHeartbeat(c *gin.Context) {
-	if !r.renew(keyOf(c), c.Query("lastDirtyTimestamp")) {
+	k := keyOf(c)
+	lastDirty, _ := strconv.ParseInt(c.Query("lastDirtyTimestamp"), 10, 64) // without one, 0, nothing has changed
+	if r.renew(k, lastDirty) {
+		c.Status(http.StatusOK)
+		return
+	}
+	r.fresh(c.Request.Context()) // another registry may know the instance, or its change, already
+	if !r.renew(k, lastDirty) {
 		c.Status(http.StatusNotFound)
 		return
 	}
@@ -168,7 +194,7 @@ func (r *Registry) putHeartbeat(c *gin.Context) {
 }
 
 func (r *Registry) deleteInstance(c *gin.Context) {
-	r.answerWrite(c)(r.cancel(keyOf(c)))
+	answerChange(c, r.cancel(c.Request.Context(), keyOf(c)))
 }
 
 // putStatus sets an override, which outlives heartbeats and registrations.
@@ -178,7 +204,11 @@ func (r *Registry) putStatus(c *gin.Context) {
 		c.Status(http.StatusBadRequest)
 		return
 	}
-	r.answerWrite(c)(r.edit(keyOf(c), func(d *document) { d.Overridden = text(value) }))
+	dirty := c.Query("lastDirtyTimestamp")
+	answerChange(c, r.edit(c.Request.Context(), keyOf(c), func(d *document) {
+		d.Overridden = text(value)
+		d.touched(dirty)
+	}))
 }
 
 // deleteStatus ends an override. The instance has the state it gave itself again, or the one that the caller names.
@@ -188,12 +218,23 @@ func (r *Registry) deleteStatus(c *gin.Context) {
 		c.Status(http.StatusBadRequest)
 		return
 	}
-	r.answerWrite(c)(r.edit(keyOf(c), func(d *document) {
+	dirty := c.Query("lastDirtyTimestamp")
+	answerChange(c, r.edit(c.Request.Context(), keyOf(c), func(d *document) {
 		d.Overridden = discovery.StatusUnknown
 		if value != "" && value != discovery.StatusUnknown {
 			d.own = text(value)
 		}
+		d.touched(dirty)
 	}))
+}
+
+// touched takes over a later time of change that the instance names.
+func (d *document) touched(lastDirty string) {
+	theirs, err := strconv.ParseInt(lastDirty, 10, 64)
+	ours, _ := strconv.ParseInt(string(d.LastDirty), 10, 64) // none is 0
+	if err == nil && theirs > ours {
+		d.LastDirty = text(lastDirty)
+	}
 }
 
 func (r *Registry) putMetadata(c *gin.Context) {
@@ -205,25 +246,14 @@ func (r *Registry) putMetadata(c *gin.Context) {
 		}
 		added[name] = values[0]
 	}
-	r.answerWrite(c)(r.edit(keyOf(c), func(d *document) {
-		merged := metadata{}
-		for _, from := range []metadata{d.Metadata, added} {
-			for name, value := range from {
-				merged[name] = value
-			}
-		}
-		d.Metadata = merged
-	}))
+	answerChange(c, r.edit(c.Request.Context(), keyOf(c), func(d *document) { d.Metadata = merged(d.Metadata, added) }))
 }
 
-// answerWrite answers a change: 200 once it is stored, as far as the database is there, or 404.
-func (r *Registry) answerWrite(c *gin.Context) func(written <-chan struct{}, known bool) {
-	return func(written <-chan struct{}, known bool) {
-		if !known {
-			c.Status(http.StatusNotFound)
-			return
-		}
-		r.awaitWrite(c.Request.Context(), written)
-		c.Status(http.StatusOK)
+// answerChange answers 200 once a change is in force, or 404.
+func answerChange(c *gin.Context, known bool) {
+	if !known {
+		c.Status(http.StatusNotFound)
+		return
 	}
+	c.Status(http.StatusOK)
 }

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"encoding/json"
-	"encoding/xml"
 	"net/http"
 	"strings"
 	"testing"
@@ -112,16 +111,16 @@ func TestXMLIsTheDefaultAndIsRead(t *testing.T) {
 	if got := answer.Header.Get("Content-Type"); got != "application/xml" {
 		t.Errorf("content type %q", got)
 	}
-	var all applications
-	if err := xml.Unmarshal(answer.Body, &all); err != nil {
-		t.Fatalf("%v: %s", err, answer.Body)
+	all := readXML(t, answer.Body)
+	if len(all.Apps) == 0 {
+		t.Fatalf("nobody: %s", answer.Body)
 	}
 	d := all.Apps[0].Instances[0]
 	if all.Hash != "UP_1_" || all.Apps[0].Name != "LEGACY" || d.InstanceID != "10.0.0.9" || d.Port != (port{7001, true}) ||
 		d.SecurePort.Enabled || d.Metadata["zone"] != "a & b" || d.Lease.Duration != 30 || d.DataCenter.Name != "MyOwn" {
 		t.Errorf("read back: %+v", all)
 	}
-	if got := r.registry.leases[key{"legacy", "10.0.0.9"}].doc.instance(); got.Release != "r1" || got.Address() != "10.0.0.9:7001" {
+	if got := r.registry.leases[key{"legacy", "10.0.0.9"}].document().instance(); got.Release != "r1" || got.Address() != "10.0.0.9:7001" {
 		t.Errorf("as the gateway sees it: %+v", got)
 	}
 }

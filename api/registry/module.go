@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -28,6 +29,9 @@ var Module = fx.Module("registry",
 
 func run(lc fx.Lifecycle, s *server.Server, r *Registry, cfg Config, database postgres.Config, pool *pgxpool.Pool, log *slog.Logger) {
 	r.Mount(s)
+	if cfg.MemoryLimit > 0 {
+		debug.SetMemoryLimit(cfg.MemoryLimit)
+	}
 	prepare := func(context.Context) error { return nil }
 	if database.Migrate {
 		prepare = func(ctx context.Context) error {
@@ -64,6 +68,8 @@ func (r *Registry) Mount(s *server.Server) {
 	r.MountEureka(s.Engine)
 	r.MountSnapshot(s.Engine)
 	r.RegisterSplits(s)
+	r.MountPage(s.Engine)
+	s.Metrics.MustRegister(r)
 	s.Health.Advise("database", server.CheckError(r.store.pool.Ping))
 	s.OnDrain(func(context.Context) { r.Close() })
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -16,15 +17,20 @@ import (
 	"github.com/school-sms/sms/internal/child"
 	"github.com/school-sms/sms/internal/discovery"
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/postgres"
 	"github.com/school-sms/sms/internal/postgres/pgtest"
 	"github.com/school-sms/sms/migrations"
 )
 
-// TestKilledRegistry kills a registry process with a signal that it cannot see, twice: nobody who lives is lost, the
-// view of a gateway never loses anybody, and who died meanwhile goes within a lease.
-func TestKilledRegistry(t *testing.T) {
-	t.Parallel()
-	database := pgtest.New(t, migrations.Registry())
+// process is a registry process that a test may kill and launch again, always at the same address.
+type process struct {
+	node
+	port   int
+	launch func() (kill func())
+}
+
+func newProcess(t *testing.T, database postgres.Config, env ...string) *process {
+	t.Helper()
 	port, err := pgtest.FreePort()
 	if err != nil {
 		t.Fatal(err)
@@ -40,17 +46,28 @@ func TestKilledRegistry(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	launch := func() (kill func()) {
+	address := "127.0.0.1:" + strconv.Itoa(port)
+	return &process{node: node{"http://" + address}, port: port, launch: func() func() {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "TEST_EUREKA_SERVER=1", "SERVER_ADDRESS=127.0.0.1:"+strconv.Itoa(port),
+		cmd.Env = append(append(os.Environ(), "TEST_EUREKA_SERVER=1", "SERVER_ADDRESS="+address,
 			"DATABASE_URL="+database.URL, "DATABASE_PASSWORD_FILE="+filepath.Join(dir, "password"),
-			"IDENTITY_PUBLIC_KEY_FILE="+filepath.Join(dir, "key"), "REGISTRY_EVICT_INTERVAL=100ms", "LOG_LEVEL=error")
+			"IDENTITY_PUBLIC_KEY_FILE="+filepath.Join(dir, "key"), "LOG_LEVEL=error"), env...)
 		cmd.Stderr = os.Stderr
 		if err := child.Start(cmd, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			return func() {}
 		}
-		return func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
-	}
+		return sync.OnceFunc(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	}}
+}
+
+// TestKilledRegistry kills a registry process with a signal that it cannot see, twice: nobody who lives is lost, the
+// view of a gateway never loses anybody, and who died meanwhile goes within a lease.
+func TestKilledRegistry(t *testing.T) {
+	t.Parallel()
+	database := pgtest.New(t, migrations.Registry())
+	server := newProcess(t, database, "REGISTRY_EVICT_INTERVAL=100ms")
+	port, launch := server.port, server.launch
 	kill := launch()
 	defer func() { kill() }()
 

@@ -1,13 +1,12 @@
 package registry
 
 import (
-	"context"
+	"crypto/rand"
 	"log/slog"
-	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -15,236 +14,209 @@ import (
 	"github.com/school-sms/sms/internal/discovery"
 )
 
-// key names a lease. app is in lower case.
-type key struct{ app, id string }
-
-type lease struct {
-	doc        document
-	duration   time.Duration
-	registered time.Time
-	renewed    time.Time
-}
-
-// shown is the document with the times that move.
-func (l *lease) shown() document {
-	d := l.doc
-	d.Lease.Duration, d.Lease.LastRenewal = number(l.duration.Seconds()), number(l.renewed.UnixMilli())
-	return d
-}
-
-// Registry is every lease and split, in memory. Run keeps it going.
+// Registry is every lease and split, in memory. Follow keeps it on its database, Run looks for ended leases.
 type Registry struct {
 	cfg   Config
 	log   *slog.Logger
 	store store
-	now   func() time.Time
+	id    string
+	now   func() instant
+	epoch int64
 
 	mu       sync.Mutex
 	leases   map[key]*lease
+	groups   map[string]*group // by application in lower case
+	names    []string          // of the groups, sorted
+	states   map[string]int    // instances by state
+	recent   recent
 	splits   map[string]discovery.SplitState
 	revision int64
-	epoch    int64
-	started  time.Time
-	settled  bool
-	stored   bool
 	changed  chan struct{} // closed at the next change
-	encoded  []byte        // the snapshot of this revision, once somebody has asked for it
+	settled  bool
+	stored   bool // the database was read at least once
 
-	splitting sync.Mutex // one change of splits at a time, from the database to memory
-	writes    *writes
+	// online says that changes go to the database first.
+	online   bool
+	queue    []*change
+	splitted []*splitChange
+	asking   []chan struct{} // closed when memory holds what is committed by then
+	unstored map[key]unstored
+	others   int     // registries that live besides this one, when last heard
+	ticked   instant // when renewals were last exchanged
+	// preserved is when evictions were last held because most heartbeats had stopped, here or at another registry.
+	preserved     instant
+	preserving    bool
+	preservedOnce bool
+
+	// soleUntil is the instant until which no other registry writes.
+	soleUntil atomic.Int64
+	// position of the last change in the database that memory holds. Only Follow changes it.
+	position atomic.Int64
+	// flushed is when renewals were last stored, and heard until when those of others were read, by the database's clock.
+	flushed instant
+	heard   time.Time
+
+	packed    [packings]packed
+	kick      chan struct{}
 	closing   chan struct{}
 	closeOnce sync.Once
 }
 
+// group is the instances of one application, sorted by id.
+type group struct {
+	name   string // in lower case
+	leases []*lease
+}
+
 // New makes an empty registry on a database that need not be there yet.
 func New(cfg Config, pool *pgxpool.Pool, log *slog.Logger) *Registry {
-	now := time.Now()
+	started := time.Now()
 	return &Registry{
-		cfg: cfg, log: log, store: store{pool}, now: time.Now,
-		leases: map[key]*lease{}, splits: map[string]discovery.SplitState{},
+		cfg: cfg, log: log, store: store{pool}, id: rand.Text(),
+		// The clock does not begin at zero, which means never.
+		now:    func() instant { return time.Since(started) + time.Nanosecond },
+		leases: map[key]*lease{}, groups: map[string]*group{}, states: map[string]int{}, splits: map[string]discovery.SplitState{},
+		unstored: map[key]unstored{}, recent: newRecent(cfg),
 		// A later run starts higher than an earlier one ended: changes come slower than one a microsecond.
-		revision: now.UnixMicro(), epoch: now.UnixMicro(), started: now,
-		changed: make(chan struct{}), writes: newWrites(), closing: make(chan struct{}),
+		revision: started.UnixMicro(), epoch: started.UnixMicro(),
+		changed: make(chan struct{}), kick: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
 }
 
 // Close lets go of the callers that wait for changes.
 func (r *Registry) Close() { r.closeOnce.Do(func() { close(r.closing) }) }
 
-// change counts a change and wakes who waits for it. The caller holds mu.
-func (r *Registry) change() {
+// announce counts a change and wakes who waits for it. The caller holds mu.
+func (r *Registry) announce() {
 	r.revision++
-	r.encoded = nil
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
-// register adds an instance, or takes its new word for an old one. An override stays.
-func (r *Registry) register(doc document) (written <-chan struct{}) {
-	now := r.now()
-	k := key{strings.ToLower(string(doc.App)), string(doc.InstanceID)}
-	doc.App = text(strings.ToUpper(string(doc.App)))
-	if doc.Status == "" {
-		doc.Status = discovery.StatusUp
+// put makes next the lease of a key; nil ends it. at is when that happened. The caller holds mu and announces.
+func (r *Registry) put(k key, next *lease, at instant) {
+	before := r.leases[k]
+	if before == nil && next == nil {
+		return
 	}
-	doc.own = doc.Status
-	duration := time.Duration(doc.Lease.Duration) * time.Second
-	if duration <= 0 {
-		duration = r.cfg.DefaultLease
-	}
-	l := &lease{doc: doc, duration: min(duration, r.cfg.MaxLease), registered: now, renewed: now}
-
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	before, known := r.leases[k]
-	if known {
-		l.registered = before.registered
-		if isState(before.doc.Overridden) {
-			l.doc.Overridden = before.doc.Overridden
+	if before != nil {
+		if r.states[before.status]--; r.states[before.status] == 0 {
+			delete(r.states, before.status)
 		}
 	}
-	if l.doc.Overridden == "" {
-		l.doc.Overridden = discovery.StatusUnknown
+	g := r.groups[k.app]
+	if g == nil {
+		g = &group{name: k.app}
+		r.groups[k.app] = g
+		i, _ := slices.BinarySearch(r.names, k.app)
+		r.names = slices.Insert(r.names, i, k.app)
 	}
-	l.doc.Status, l.doc.ActionType = l.doc.effective(), "ADDED"
-	l.doc.LastUpdated = text(strconv.FormatInt(now.UnixMilli(), 10))
-	l.doc.Lease.Registered, l.doc.Lease.ServiceUp = number(l.registered.UnixMilli()), number(l.registered.UnixMilli())
-	r.leases[k] = l
-	r.change()
-	return r.writes.mark(k)
+	i, found := slices.BinarySearchFunc(g.leases, k.id, func(l *lease, id string) int { return strings.Compare(l.id, id) })
+	if next == nil {
+		g.leases = slices.Delete(g.leases, i, i+1)
+		delete(r.leases, k)
+		r.recent.add(at, before.departed(at))
+		if len(g.leases) == 0 {
+			delete(r.groups, k.app)
+			i, _ := slices.BinarySearch(r.names, k.app)
+			r.names = slices.Delete(r.names, i, i+1)
+		}
+		return
+	}
+	if found {
+		g.leases[i] = next
+	} else {
+		g.leases = slices.Insert(g.leases, i, next)
+	}
+	r.leases[k] = next
+	r.states[next.status]++
+	r.recent.add(at, next)
 }
 
-// isState reports whether an override is in force.
-func isState(s text) bool { return s != "" && s != discovery.StatusUnknown }
-
-// renew prolongs a lease. False means that the instance must register: it is unknown, or has changed since
+// renew prolongs a lease. False means that the instance must register: it is unknown here, or has changed since
 // (com.netflix.eureka.resources.InstanceResource#validateDirtyTimestamp).
-func (r *Registry) renew(k key, lastDirty string) bool {
+func (r *Registry) renew(k key, lastDirty int64) bool {
+	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l, known := r.leases[k]
 	if !known {
 		return false
 	}
-	theirs, err := strconv.ParseInt(lastDirty, 10, 64)
-	ours, err2 := strconv.ParseInt(string(l.doc.LastDirty), 10, 64)
-	if err == nil && err2 == nil && theirs > ours {
-		return false
-	}
-	l.renewed = r.now()
-	return true
+	l.spoke.hear(now)
+	return lastDirty <= l.lastDirty
 }
 
-// cancel removes an instance.
-func (r *Registry) cancel(k key) (written <-chan struct{}, known bool) {
+// listing is what a read answers: leases sorted by application and instance, at a revision. The leases are shared.
+type listing struct {
+	leases   []*lease
+	revision int64
+	hash     string
+	now      instant
+	wall     int64 // milliseconds, at now
+}
+
+// list returns the leases that pass the filter, all without one.
+func (r *Registry) list(keep func(*lease) bool) listing {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.leases[k]; !known {
-		return nil, false
+	var leases []*lease
+	if keep == nil {
+		leases = make([]*lease, 0, len(r.leases))
 	}
-	delete(r.leases, k)
-	r.change()
-	return r.writes.mark(k), true
+	for _, name := range r.names {
+		for _, l := range r.groups[name].leases {
+			if keep == nil || keep(l) {
+				leases = append(leases, l)
+			}
+		}
+	}
+	return r.listing(leases)
 }
 
-// edit changes the document of an instance.
-func (r *Registry) edit(k key, change func(*document)) (written <-chan struct{}, known bool) {
+// of returns the leases of an application.
+func (r *Registry) of(app string) listing {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l, known := r.leases[k]
-	if !known {
-		return nil, false
+	g := r.groups[app]
+	if g == nil {
+		return listing{}
 	}
-	next := *l
-	change(&next.doc)
-	next.doc.Status, next.doc.ActionType = next.doc.effective(), "MODIFIED"
-	next.doc.LastUpdated = text(strconv.FormatInt(r.now().UnixMilli(), 10))
-	r.leases[k] = &next
-	r.change()
-	return r.writes.mark(k), true
+	return r.listing(slices.Clone(g.leases))
 }
 
-// evict removes the instances whose lease has run out. late is how much longer than meant the registry itself took to
-// come here: heartbeats could not arrive in that time, so every lease gets it back.
-func (r *Registry) evict(late time.Duration) {
+// find returns the lease of an instance; the application may be empty.
+func (r *Registry) find(k key) listing {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l, known := r.leases[k]; known {
+		return r.listing([]*lease{l})
+	}
+	if k.app == "" {
+		for _, name := range r.names {
+			if l, known := r.leases[key{name, k.id}]; known {
+				return r.listing([]*lease{l})
+			}
+		}
+	}
+	return listing{}
+}
+
+// delta returns what has changed lately, each instance as it is by now.
+func (r *Registry) delta() listing {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	leases, whole := r.recent.list(r.now())
+	slices.SortStableFunc(leases, func(a, b *lease) int { return a.compare(b.key) })
+	l := r.listing(leases)
+	if !whole {
+		l.hash = "" // which no copy has, so that it is fetched in full
+	}
+	return l
+}
+
+// listing describes leases. The caller holds mu.
+func (r *Registry) listing(leases []*lease) listing {
 	now := r.now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for k, l := range r.leases {
-		if late > 0 {
-			l.renewed = l.renewed.Add(late)
-		}
-		if now.Sub(l.renewed) > l.duration {
-			delete(r.leases, k)
-			r.writes.mark(k)
-			r.change()
-			r.log.Warn("an instance has not renewed its lease", "app", k.app, "instance", k.id, "lease", l.duration.String())
-		}
-	}
-	if !r.settled && r.stored && now.Sub(r.started) >= r.cfg.Settle {
-		r.settled = true
-		r.change()
-	}
-}
-
-// documents returns what passes the filter, sorted by application and instance, and the revision.
-func (r *Registry) documents(keep func(key, *lease) bool) ([]document, int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var keys []key
-	for k, l := range r.leases {
-		if keep == nil || keep(k, l) {
-			keys = append(keys, k)
-		}
-	}
-	slices.SortFunc(keys, func(a, b key) int {
-		if a.app != b.app {
-			return strings.Compare(a.app, b.app)
-		}
-		return strings.Compare(a.id, b.id)
-	})
-	documents := make([]document, len(keys))
-	for i, k := range keys {
-		documents[i] = r.leases[k].shown()
-	}
-	return documents, r.revision
-}
-
-// loaded takes over what the database held when the registry last ran: each lease in full from now, but for instances
-// that have spoken since.
-func (r *Registry) loaded(leases map[key]*lease, splits map[string]discovery.SplitState) {
-	now := r.now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for k, l := range leases {
-		if r.writes.pending(k) {
-			continue
-		}
-		l.renewed = now
-		r.leases[k] = l
-	}
-	r.splits = maps.Clone(splits)
-	r.stored = true
-	if r.cfg.Settle <= 0 {
-		r.settled = true
-	}
-	r.change()
-}
-
-// Run looks for ended leases until ctx ends.
-func (r *Registry) Run(ctx context.Context) {
-	tick := time.NewTicker(r.cfg.EvictInterval)
-	defer tick.Stop()
-	last := r.now()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		now := r.now()
-		late := now.Sub(last) - 2*r.cfg.EvictInterval
-		last = now
-		r.evict(max(late, 0))
-	}
+	return listing{leases: leases, revision: r.revision, hash: hash(r.states), now: now, wall: r.wall(now)}
 }

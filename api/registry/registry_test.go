@@ -29,8 +29,9 @@ func TestMain(m *testing.M) {
 }
 
 var testConfig = Config{
-	DefaultLease: 90 * time.Second, MaxLease: 10 * time.Minute, EvictInterval: 100 * time.Millisecond,
-	Settle: time.Hour, WriteWait: 5 * time.Second, StoreTimeout: 2 * time.Second, StartWait: 5 * time.Second, MaxWait: time.Minute,
+	DefaultLease: 90 * time.Second, MaxLease: 10 * time.Minute, EvictInterval: 100 * time.Millisecond, PreserveGrace: time.Minute,
+	MemberLease: 5 * time.Second, DeltaRetention: 3 * time.Minute, DeltaMax: 1000, GzipAge: time.Second,
+	Settle: time.Hour, WriteWait: 5 * time.Second, StoreTimeout: 10 * time.Second, StartWait: 5 * time.Second, MaxWait: time.Minute,
 }
 
 // running is a registry that listens.
@@ -114,34 +115,23 @@ func (r *running) ids(t *testing.T, app string) string {
 	return strings.Join(ids, " ")
 }
 
-func TestDeadInstancesGoAndLivingStay(t *testing.T) {
-	t.Parallel()
-	r := newRunning(t)
-	now := time.Now()
-	clock := New(testConfig, r.registry.store.pool, slog.New(slog.NewTextHandler(io.Discard, nil)))
-	clock.now = func() time.Time { return now }
-	for _, id := range []string{"dead", "alive"} {
-		clock.register(document{InstanceID: text(id), App: "A", HostName: "h", Lease: leaseInfo{Duration: 15}})
-	}
-	now = now.Add(14 * time.Second)
-	if !clock.renew(key{"a", "alive"}, "") {
-		t.Fatal("a living instance is unknown")
-	}
-	clock.evict(0)
-	if documents, _ := clock.documents(nil); len(documents) != 2 {
-		t.Fatalf("%d instances within their lease, want 2", len(documents))
-	}
-	now = now.Add(2 * time.Second)
-	clock.evict(0)
-	documents, _ := clock.documents(nil)
-	if len(documents) != 1 || documents[0].InstanceID != "alive" {
-		t.Fatalf("after the lease: %v", documents)
-	}
-
-	now = now.Add(time.Hour) // the registry itself stood still: nobody could renew
-	clock.evict(time.Hour)
-	if documents, _ := clock.documents(nil); len(documents) != 1 {
-		t.Error("a living instance was evicted for a pause of the registry")
+// await waits until something holds of a registry, which changes wake and time does not.
+func (r *running) await(t *testing.T, what string, holds func(*Registry) bool) {
+	t.Helper()
+	timeout := time.After(30 * time.Second)
+	for {
+		r.registry.mu.Lock()
+		ok, changed := holds(r.registry), r.registry.changed
+		r.registry.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-time.After(20 * time.Millisecond): // what is not announced, as being online
+		case <-timeout:
+			t.Fatalf("it does not come to this: %s", what)
+		}
 	}
 }
 
@@ -208,7 +198,7 @@ func TestDatabaseAway(t *testing.T) {
 	}
 
 	link.mend()
-	r.registry.awaitStored(t)
+	r.await(t, "everything is stored", func(r *Registry) bool { return r.online && len(r.unstored) == 0 })
 	r.stop()
 	if got := start(t, database, false).ids(t, "a"); got != "during" {
 		t.Errorf("stored after the outage: %q", got)
@@ -243,22 +233,5 @@ func TestStartWithoutDatabase(t *testing.T) {
 	}
 	if got := r.ids(t, "a"); got != "leaves new stored" {
 		t.Errorf("after the database came back: %q", got)
-	}
-}
-
-// awaitStored waits until the database holds everything that memory knows.
-func (r *Registry) awaitStored(t *testing.T) {
-	t.Helper()
-	marker := key{"test", "marker"}
-	timeout := time.After(20 * time.Second)
-	for {
-		select {
-		case <-r.writes.mark(marker):
-		case <-timeout:
-			t.Fatal("the database does not get what memory knows")
-		}
-		if !r.writes.pending(marker) {
-			return
-		}
 	}
 }

@@ -1,12 +1,15 @@
 package registry
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -30,16 +33,17 @@ func (r *Registry) getSnapshot(c *gin.Context) {
 			Detail: "after is a revision, wait a duration such as 25s"}))
 		return
 	}
+	r.fresh(c.Request.Context())
 	timeout := time.NewTimer(min(wait, r.cfg.MaxWait))
 	defer timeout.Stop()
 	for {
-		revision, body, changed, err := r.snapshot()
-		if err != nil {
-			server.WriteProblem(c, err)
-			return
-		}
-		if revision != after {
-			c.Data(http.StatusOK, "application/json", body)
+		s, changed := r.snapshot(after)
+		if s != nil {
+			c.Header("Content-Type", "application/json")
+			c.Status(http.StatusOK)
+			if err := s.write(c.Writer); err != nil {
+				_ = c.Error(err)
+			}
 			return
 		}
 		select {
@@ -56,57 +60,78 @@ func (r *Registry) getSnapshot(c *gin.Context) {
 	}
 }
 
-// snapshot returns the encoded snapshot, made once a revision, and a channel that is closed when there is another one.
-func (r *Registry) snapshot() (revision int64, body []byte, changed <-chan struct{}, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.encoded == nil {
-		if r.encoded, err = json.Marshal(r.assemble()); err != nil {
-			return 0, nil, nil, err
-		}
-	}
-	return r.revision, r.encoded, r.changed, nil
+// snapshot is a discovery.Snapshot whose instances are encoded already.
+type snapshot struct {
+	discovery.Snapshot
+	leases []*lease // sorted by application
 }
 
-// assemble makes the snapshot. The caller holds mu.
-func (r *Registry) assemble() discovery.Snapshot {
-	s := discovery.Snapshot{Revision: r.revision, Epoch: r.epoch, Settled: r.settled, Stored: r.stored,
-		Apps: map[string]discovery.Application{}}
-	for k, l := range r.leases {
-		app := s.Apps[k.app]
-		app.Instances = append(app.Instances, l.doc.instance())
-		s.Apps[k.app] = app
+// snapshot returns what there is now, or nil when that is of the revision that the caller has, and a channel that is closed when
+// there is something else.
+func (r *Registry) snapshot(after int64) (*snapshot, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.revision == after {
+		return nil, r.changed
 	}
-	for name, app := range s.Apps {
-		slices.SortFunc(app.Instances, func(a, b discovery.Instance) int { return strings.Compare(a.ID, b.ID) })
-		s.Apps[name] = app
+	s := &snapshot{Snapshot: discovery.Snapshot{Revision: r.revision, Epoch: r.epoch, Settled: r.settled, Stored: r.stored,
+		Apps: map[string]discovery.Application{}}, leases: make([]*lease, 0, len(r.leases))}
+	for _, name := range r.names {
+		s.leases = append(s.leases, r.groups[name].leases...)
 	}
 	for name, state := range r.splits {
 		if len(state.Split) > 0 {
-			app := s.Apps[name]
-			app.Split = state.Split
-			s.Apps[name] = app
+			s.Apps[name] = discovery.Application{Split: state.Split, Sticky: state.Sticky}
 		}
 	}
-	return s
+	return s, r.changed
 }
 
-// errSplitsUnknown is the answer while the splits could not be read from the database yet.
-var errSplitsUnknown = errors.New("the stored splits have not been read yet")
-
-// split returns the split of an application; an empty one when it never had any.
-func (r *Registry) split(app string) (discovery.SplitState, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.stored {
-		return discovery.SplitState{}, server.Unavailable("the database cannot be reached for now, try again", errSplitsUnknown)
+// write encodes the snapshot as encoding/json would.
+func (s *snapshot) write(to io.Writer) error {
+	w := bufio.NewWriterSize(to, 64<<10)
+	fmt.Fprintf(w, `{"revision":%d,"epoch":%d,"settled":%t,"stored":%t,"apps":{`, s.Revision, s.Epoch, s.Settled, s.Stored)
+	first := true
+	app := func(name string, instances []*lease) error {
+		if !first {
+			_ = w.WriteByte(',') // Flush tells
+		}
+		first = false
+		of := s.Apps[name]
+		quoted, err := json.Marshal(name)
+		split, err2 := json.Marshal(of.Split)
+		if err := errors.Join(err, err2); err != nil {
+			return err
+		}
+		fmt.Fprintf(w, `%s:{"instances":[`, quoted)
+		for i, l := range instances {
+			if i > 0 {
+				_ = w.WriteByte(',')
+			}
+			_, _ = w.Write(l.inSnapshot())
+		}
+		_, _ = w.WriteString("]")
+		if len(of.Split) > 0 {
+			fmt.Fprintf(w, `,"split":%s,"sticky":%t`, split, of.Sticky)
+		}
+		delete(s.Apps, name)
+		return w.WriteByte('}')
 	}
-	state, known := r.splits[strings.ToLower(app)]
-	if !known {
-		state = discovery.SplitState{App: strings.ToLower(app)}
+	for from := 0; from < len(s.leases); {
+		to := from
+		for to < len(s.leases) && s.leases[to].app == s.leases[from].app {
+			to++
+		}
+		if err := app(s.leases[from].app, s.leases[from:to]); err != nil {
+			return err
+		}
+		from = to
 	}
-	if state.Split == nil {
-		state.Split = discovery.Split{}
+	for _, name := range slices.Sorted(maps.Keys(s.Apps)) { // those with a split and no instance
+		if err := app(name, nil); err != nil {
+			return err
+		}
 	}
-	return state, nil
+	_, _ = w.WriteString("}}")
+	return w.Flush()
 }

@@ -1,7 +1,6 @@
 package discovery
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,14 +40,18 @@ type TokenSource func() (string, error)
 
 // Client speaks the registry's own interface. It is safe for concurrent use.
 type Client struct {
-	cfg   Config
-	http  *http.Client
-	token TokenSource
+	cfg        Config
+	registries *registries
+	token      TokenSource
 }
 
 // NewClient makes a client; it connects when first used. Changes to splits carry the token of cfg.TokenFile.
 func NewClient(cfg Config) *Client {
-	return &Client{cfg: cfg, http: newHTTP(cfg), token: func() (string, error) {
+	roots := cfg.addresses()
+	for i, address := range roots {
+		roots[i] = root(address)
+	}
+	return &Client{cfg: cfg, registries: newRegistries(cfg, roots), token: func() (string, error) {
 		if cfg.TokenFile == "" {
 			return "", errors.New("no token to change splits with: DISCOVERY_TOKEN_FILE is not set")
 		}
@@ -70,11 +73,9 @@ func (c *Client) WithToken(source TokenSource) *Client {
 // Snapshot returns what the registry knows. With wait above zero and after the revision that the caller has, it returns
 // as soon as there is another one, or ErrUnchanged after about wait.
 func (c *Client) Snapshot(ctx context.Context, after int64, wait time.Duration) (Snapshot, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait+c.cfg.Timeout)
-	defer cancel()
 	query := url.Values{"after": {strconv.FormatInt(after, 10)}, "wait": {wait.String()}}
 	var snapshot Snapshot
-	status, err := c.do(ctx, http.MethodGet, "/registry/v1/snapshot?"+query.Encode(), nil, &snapshot)
+	status, err := c.do(ctx, http.MethodGet, "/registry/v1/snapshot?"+query.Encode(), nil, &snapshot, wait+c.cfg.Timeout)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("read the registry: %w", err)
 	}
@@ -132,41 +133,29 @@ func splitPath(app string) string {
 }
 
 func (c *Client) authorized(ctx context.Context, method, path string, in, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
-	_, err := c.do(ctx, method, path, in, out)
+	_, err := c.do(ctx, method, path, in, out, c.cfg.Timeout)
 	if answer, ok := errors.AsType[*AnswerError](err); ok && answer.Status == http.StatusConflict {
 		return fmt.Errorf("%w: %s", ErrFenced, answer.Detail)
 	}
 	return err
 }
 
-// do sends one request below the registry's root. Paths below /api carry the token.
-func (c *Client) do(ctx context.Context, method, path string, in, out any) (status int, err error) {
-	var body io.Reader
+// do sends one request below the registry's root, and waits so long for each registry. Paths below /api carry the token.
+func (c *Client) do(ctx context.Context, method, path string, in, out any, patience time.Duration) (status int, err error) {
+	to := call{method: method, path: path, header: http.Header{}, patience: patience}
 	if in != nil {
-		encoded, err := json.Marshal(in)
-		if err != nil {
+		if to.body, err = json.Marshal(in); err != nil {
 			return 0, fmt.Errorf("encode the request: %w", err)
 		}
-		body = bytes.NewReader(encoded)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, c.cfg.root()+path, body)
-	if err != nil {
-		return 0, err
-	}
-	req.Header.Set("Accept", "application/json")
-	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
 	}
 	if strings.HasPrefix(path, "/api/") {
 		token, err := c.token()
 		if err != nil {
 			return 0, err
 		}
-		req.Header.Set("Authorization", "Bearer "+token)
+		to.header.Set("Authorization", "Bearer "+token)
 	}
-	return roundTrip(c.http, req, out)
+	return c.registries.do(ctx, to, out)
 }
 
 // roundTrip sends a request and decodes a success into out; every other answer is an *AnswerError.

@@ -9,7 +9,8 @@ import (
 
 // Config is how a process reaches the registry and how it keeps its own lease there.
 type Config struct {
-	// URL of the registry's Eureka interface, for example http://127.0.0.1:8761/eureka.
+	// URL of the registry's Eureka interface, for example http://127.0.0.1:8761/eureka. Several, separated by commas, are
+	// registries of one database: the one that answers is kept to, and the next is asked when it does not.
 	URL string `env:"DISCOVERY_URL,required"`
 	// Environment that this process belongs to: production or staging.
 	Environment string `env:"SMS_ENVIRONMENT" envDefault:"production"`
@@ -28,8 +29,11 @@ type Config struct {
 // Check reports every fault of the configuration.
 func (c Config) Check() error {
 	var faults []error
-	if u, err := url.Parse(c.URL); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		faults = append(faults, errors.New("DISCOVERY_URL: not an http or https address (http://host:port/eureka)"))
+	for _, address := range c.addresses() {
+		if u, err := url.Parse(address); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			faults = append(faults, errors.New("DISCOVERY_URL: not an http or https address (http://host:port/eureka)"))
+			break
+		}
 	}
 	if c.RenewInterval <= 0 || c.Timeout <= 0 || c.Wait <= 0 {
 		faults = append(faults, errors.New("DISCOVERY_RENEW_INTERVAL, DISCOVERY_TIMEOUT and DISCOVERY_WAIT must be above zero"))
@@ -40,11 +44,16 @@ func (c Config) Check() error {
 	return errors.Join(faults...)
 }
 
-// eureka is the address of the Eureka interface without a slash at its end.
-func (c Config) eureka() string { return strings.TrimRight(c.URL, "/") }
+// addresses are those of the Eureka interfaces, without a slash at their ends.
+func (c Config) addresses() []string {
+	addresses := strings.Split(c.URL, ",")
+	for i, address := range addresses {
+		addresses[i] = strings.TrimRight(strings.TrimSpace(address), "/")
+	}
+	return addresses
+}
 
-// root is the address of the registry itself: its own interface stands beside /eureka.
-func (c Config) root() string {
-	base := strings.TrimSuffix(c.eureka(), "/v2")
-	return strings.TrimSuffix(base, "/eureka")
+// root is the address of a registry itself: its own interface stands beside /eureka.
+func root(eureka string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(eureka, "/v2"), "/eureka")
 }

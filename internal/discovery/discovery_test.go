@@ -245,7 +245,7 @@ func TestApp(t *testing.T) {
 		}
 	}
 	for _, url := range []string{"http://h:1/eureka", "http://h:1/eureka/", "http://h:1/eureka/v2", "http://h:1"} {
-		if got := (Config{URL: url}).root(); got != "http://h:1" {
+		if got := root((Config{URL: url}).addresses()[0]); got != "http://h:1" {
 			t.Errorf("root of %s: %s", url, got)
 		}
 	}

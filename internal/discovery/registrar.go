@@ -1,7 +1,6 @@
 package discovery
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,10 +21,10 @@ const firstRetry = 200 * time.Millisecond
 // Registrar keeps one instance in the registry: it registers, renews with jitter, registers again when the registry
 // does not know it any more, and tries again for as long as the registry is away.
 type Registrar struct {
-	cfg      Config
-	http     *http.Client
-	log      *slog.Logger
-	instance Instance
+	cfg        Config
+	registries *registries
+	log        *slog.Logger
+	instance   Instance
 
 	cancel     context.CancelFunc
 	stop, done chan struct{}
@@ -43,7 +42,7 @@ func NewRegistrar(cfg Config, instance Instance, log *slog.Logger) *Registrar {
 		instance.Status = StatusUp
 	}
 	return &Registrar{
-		cfg: cfg, http: newHTTP(cfg), log: log, instance: instance,
+		cfg: cfg, registries: newRegistries(cfg, cfg.addresses()), log: log, instance: instance,
 		stop: make(chan struct{}), done: make(chan struct{}), registered: make(chan struct{}),
 	}
 }
@@ -79,7 +78,7 @@ func (r *Registrar) leave(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("leave the registry: %w", ctx.Err())
 	}
-	status, err := r.send(ctx, http.MethodDelete, r.path(), nil)
+	status, err := r.send(ctx, http.MethodDelete, r.path(), nil, r.registries.share(r.cfg.Timeout))
 	if err != nil && status != http.StatusNotFound {
 		return fmt.Errorf("leave the registry: %w", err)
 	}
@@ -113,17 +112,15 @@ func (r *Registrar) keep(ctx context.Context) {
 
 // once renews a known instance and registers an unknown one, at once when the renewal says so.
 func (r *Registrar) once(ctx context.Context, known *bool) error {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
-	defer cancel()
 	if *known {
-		status, err := r.send(ctx, http.MethodPut, r.path()+"?status="+r.instance.Status, nil)
+		status, err := r.send(ctx, http.MethodPut, r.path()+"?status="+r.instance.Status, nil, r.cfg.Timeout)
 		if status != http.StatusNotFound {
 			return err
 		}
 		r.log.Info("the registry had lost this instance", "instance", r.instance.ID)
 		*known = false
 	}
-	if _, err := r.send(ctx, http.MethodPost, "/apps/"+r.appName(), r.document()); err != nil {
+	if _, err := r.send(ctx, http.MethodPost, "/apps/"+r.appName(), r.document(), r.cfg.Timeout); err != nil {
 		return err
 	}
 	*known = true
@@ -162,24 +159,17 @@ func (r *Registrar) document() any {
 	}}
 }
 
-func (r *Registrar) send(ctx context.Context, method, path string, body any) (status int, err error) {
-	encoded := []byte(nil)
+// send waits so long for each registry.
+func (r *Registrar) send(ctx context.Context, method, path string, body any, patience time.Duration) (status int, err error) {
+	to := call{method: method, path: path, header: http.Header{}, patience: patience}
 	if body != nil {
-		if encoded, err = json.Marshal(body); err != nil {
+		if to.body, err = json.Marshal(body); err != nil {
 			return 0, fmt.Errorf("encode the instance: %w", err)
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, r.cfg.eureka()+path, bytes.NewReader(encoded))
-	if err != nil {
-		return 0, err
-	}
-	req.Header.Set("Accept", "application/json")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	status, err = roundTrip(r.http, req, nil)
+	status, err = r.registries.do(ctx, to, nil)
 	if err != nil && errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("no answer within %s: %w", r.cfg.Timeout, err)
+		err = fmt.Errorf("no answer within %s: %w", patience, err)
 	}
 	return status, err
 }
