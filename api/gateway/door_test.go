@@ -175,7 +175,7 @@ func TestTooMuchAtOnceIsShed(t *testing.T) {
 func TestFewWaitForAnInstance(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig
-	cfg.Door.MaxWaiting, cfg.WaitForInstance = 2, time.Minute
+	cfg.MaxWaiting, cfg.WaitForInstance = 2, time.Minute
 	p := newPlatform(t, cfg, "production")
 	f := p.gateway.fleets["student-service"]
 	answers := make(chan answer, 2)
