@@ -17,11 +17,12 @@ func TestForgedHeaders(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t, nil)
 	token := p.bearer(identity.Clerk)
-	forged := []string{"X-User-ID", "X-User-Role", "X-Real-IP", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port",
-		"X-Forwarded-Prefix", "X-Forwarded-User", "X-Forwarded-Client-Cert", "X-SMS-Release", "X_User_ID", "X_User_Role", "X-User_ID", "X_Forwarded_For"}
+	forged := []string{"X-User-ID", "X-User-Role", "X-Real-IP", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
+		"X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-User", "X-Forwarded-Client-Cert", "X-SMS-Release", "X_User_ID", "X_User_Role", "X-User_ID", "X_Forwarded_For"}
 	head := []string{"POST " + students + "/forged HTTP/1.1", "Host: sms", "Authorization: " + token, "X-Request-ID: mine",
 		"Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "X-Mine: 1",
-		"Connection: close, Authorization, X-Request-ID, Traceparent, X-User-ID, X-Forwarded-For, X-Mine", "Transfer-Encoding: chunked", "Trailer: X-User-ID, Authorization"}
+		"Connection: close, Authorization, X-Request-ID, Traceparent, X-User-ID, X-Forwarded-For, X-Mine",
+		"Transfer-Encoding: chunked", "Trailer: X-User-ID, Authorization"}
 	for _, name := range forged {
 		for _, spelling := range []string{name, name, strings.ToLower(name), strings.ToUpper(name)} {
 			head = append(head, spelling+": forged")
@@ -42,7 +43,8 @@ func TestForgedHeaders(t *testing.T) {
 	if len(got[0].trailer) > 0 || p.service.sawBytes("Bearer forged") {
 		t.Errorf("a trailer came through: %v", got[0].trailer)
 	}
-	for name, want := range map[string]string{"Authorization": token, "X-Request-Id": "mine", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "sms", "X-Forwarded-Proto": "http"} {
+	for name, want := range map[string]string{"Authorization": token, "X-Request-Id": "mine",
+		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "sms", "X-Forwarded-Proto": "http"} {
 		if values := got[0].header[name]; !slices.Equal(values, []string{want}) {
 			t.Errorf("%s is %d values, want one, as it should be", name, len(values))
 		}
@@ -61,7 +63,7 @@ func TestReleaseIsPickedByOperators(t *testing.T) {
 	must(t, client.SetSplit(t.Context(), "student-service", discovery.Split{"recorder": 100, "canary": 0}, 1))
 	newService(t, p.registry, "canary", nil)
 	released := func(role identity.Role) string {
-		a := send(t, p.gateway, lines("GET "+students+" HTTP/1.1", "Host: sms", "Authorization: "+p.bearer(role), "X-SMS-Release: canary", "Connection: close"))
+		a := send(t, p.gateway, get("", "Authorization: "+p.bearer(role), "X-SMS-Release: canary"))
 		if !slices.Equal(a.status, []int{200}) {
 			t.Fatalf("%s: %v %q", role, a.status, a.bodies)
 		}
@@ -84,7 +86,13 @@ func TestTokens(t *testing.T) {
 	p := newPlatform(t, nil)
 	good := strings.TrimPrefix(p.bearer(identity.Admin), "Bearer ")
 	registry := strings.TrimPrefix(p.registry.URL, "http://")
-	bad, fine := tokens(t, p, good)
+	m := newMint(t, p, good)
+	bad := m.badHeaders()
+	for _, tokens := range []map[string]string{m.badClaims(), m.badSignatures("http://" + p.gateway + "/keys"), m.broken()} {
+		for name, token := range tokens {
+			bad[name] = []string{"Authorization: Bearer " + token}
+		}
+	}
 	secrets := []string{good, signature(good)}
 	for name, headers := range bad {
 		for _, h := range headers {
@@ -107,16 +115,16 @@ func TestTokens(t *testing.T) {
 			}
 		})
 	}
-	inQuery := send(t, p.gateway, lines("GET "+students+"/query?access_token="+good+"&token="+good+" HTTP/1.1", "Host: sms", "Connection: close", "Cookie: token="+good))
+	inQuery := send(t, p.gateway, get("/query?access_token="+good+"&token="+good, "Cookie: token="+good))
 	if !slices.Equal(inQuery.status, []int{401}) || p.service.sawBytes("/query") {
 		t.Errorf("a token in the query: %v", inQuery.status)
 	}
-	huge := send(t, p.gateway, lines("GET "+students+"/token- HTTP/1.1", "Host: sms", "Connection: close", "Authorization: Bearer "+strings.Repeat("a", 100<<10)))
+	huge := send(t, p.gateway, get("/token-", "Authorization: Bearer "+strings.Repeat("a", 100<<10)))
 	if huge.first() != 431 {
 		t.Errorf("a huge token: %v", huge.status)
 	}
-	for name, token := range fine {
-		if a := send(t, p.gateway, lines("GET "+students+"/fine HTTP/1.1", "Host: sms", "Connection: close", "Authorization: Bearer "+token)); !slices.Equal(a.status, []int{200}) {
+	for name, token := range m.fine() {
+		if a := send(t, p.gateway, get("/fine", "Authorization: Bearer "+token)); !slices.Equal(a.status, []int{200}) {
 			t.Errorf("%s: %v %q", name, a.status, a.bodies)
 		}
 		secrets = append(secrets, token, signature(token))

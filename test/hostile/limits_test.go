@@ -100,7 +100,8 @@ func TestSlowCallers(t *testing.T) {
 		{"nothing at all", "", ""},
 		{"a request line", "", "GET " + students + "/slow HTTP/1.1"},
 		{"headers without end", "GET " + students + "/slow HTTP/1.1\r\n" + request, "X: y\r\n"},
-		{"headers of a second request", "GET " + students + "/quick HTTP/1.1\r\n" + request + "\r\nGET " + students + "/slow HTTP/1.1\r\n" + request, "X: y\r\n"},
+		{"headers of a second request", "GET " + students + "/quick HTTP/1.1\r\n" + request + "\r\n" +
+			"GET " + students + "/slow HTTP/1.1\r\n" + request, "X: y\r\n"},
 	} {
 		for range each {
 			slow.Go(func() {
@@ -142,8 +143,10 @@ func TestHalfSentBodies(t *testing.T) {
 	head := func(mark, length string) string {
 		return lines("POST "+students+"/"+mark+" HTTP/1.1", "Host: sms", "Authorization: "+p.bearer(identity.Admin), length)
 	}
-	for mark, half := range map[string]string{"half-length": head("half-length", "Content-Length: 100") + "half", "half-chunk": head("half-chunk", "Transfer-Encoding: chunked") + "64\r\nhalf",
-		"no-last-chunk": head("no-last-chunk", "Transfer-Encoding: chunked") + "4\r\nhalf\r\n", "no-body": head("no-body", "Content-Length: 100")} {
+	for mark, half := range map[string]string{"half-length": head("half-length", "Content-Length: 100") + "half",
+		"half-chunk":    head("half-chunk", "Transfer-Encoding: chunked") + "64\r\nhalf",
+		"no-last-chunk": head("no-last-chunk", "Transfer-Encoding: chunked") + "4\r\nhalf\r\n",
+		"no-body":       head("no-body", "Content-Length: 100")} {
 		t.Run(mark, func(t *testing.T) {
 			t.Parallel()
 			if answer := drip(t, p.gateway, half, ""); !strings.HasPrefix(answer, "HTTP/1.1 408 ") {

@@ -66,3 +66,8 @@ func send(t testing.TB, address, raw string) answers {
 
 // lines joins the lines of a head as HTTP does, with the empty line after them.
 func lines(head ...string) string { return strings.Join(head, "\r\n") + "\r\n\r\n" }
+
+// get is a request for a path below the students, the last on its connection.
+func get(path string, headers ...string) string {
+	return lines(append([]string{"GET " + students + path + " HTTP/1.1", "Host: sms", "Connection: close"}, headers...)...)
+}

@@ -13,13 +13,13 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/school-sms/sms/internal/identity"
-	"github.com/school-sms/sms/test/processes"
 )
 
 const (
@@ -138,7 +138,7 @@ func TestEventsComeAtOnce(t *testing.T) {
 		}
 	}})
 	conn := dial(t, p.gateway)
-	_, err := io.WriteString(conn, lines("GET "+students+"/events HTTP/1.1", "Host: sms", "Authorization: "+p.bearer(identity.Viewer), "Accept: text/event-stream"))
+	_, err := io.WriteString(conn, get("/events", "Authorization: "+p.bearer(identity.Viewer), "Accept: text/event-stream"))
 	must(t, err)
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	must(t, err)
@@ -170,12 +170,14 @@ func TestWebSocket(t *testing.T) {
 		}
 		defer conn.Close()
 		accept := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-		_, _ = io.WriteString(conn, lines("HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Accept: "+base64.StdEncoding.EncodeToString(accept[:]))+"hello")
+		_, _ = io.WriteString(conn, lines("HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade",
+			"Sec-WebSocket-Accept: "+base64.StdEncoding.EncodeToString(accept[:]))+"hello")
 		_, _ = io.Copy(conn, stream)
 		ended <- struct{}{}
 	}})
 	upgrade := func(protocol string, headers ...string) string {
-		return lines(append([]string{"GET " + students + "/socket HTTP/1.1", "Host: sms", "Connection: Upgrade", "Upgrade: " + protocol, "Sec-WebSocket-Version: 13",
+		return lines(append([]string{"GET " + students + "/socket HTTP/1.1", "Host: sms", "Connection: Upgrade",
+			"Upgrade: " + protocol, "Sec-WebSocket-Version: 13",
 			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="}, headers...)...)
 	}
 	token := "Authorization: " + p.bearer(identity.Viewer)
@@ -218,7 +220,8 @@ func TestWebSocket(t *testing.T) {
 	<-asked
 
 	// Another protocol would let all that follows pass the gateway by.
-	a := send(t, p.gateway, strings.Replace(upgrade("h2c", token, "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"), "Connection: Upgrade", "Connection: Upgrade, HTTP2-Settings, close", 1))
+	h2c := upgrade("h2c", token, "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+	a := send(t, p.gateway, strings.Replace(h2c, "Connection: Upgrade", "Connection: Upgrade, HTTP2-Settings, close", 1))
 	if got := <-asked; a.first() != 200 || got.Get("Upgrade") != "" || got.Get("HTTP2-Settings") != "" {
 		t.Errorf("h2c: %v, %q", a.status, got["Upgrade"])
 	}
@@ -238,7 +241,9 @@ func TestCallerGoesAway(t *testing.T) {
 		<-r.Context().Done()
 		ended <- struct{}{}
 	}})
-	for _, begin := range []string{"GET " + students + "/work HTTP/1.1", "POST " + students + "/work HTTP/1.1\r\nContent-Length: 5", "GET " + students + "/work?answer HTTP/1.1"} {
+	const times = 10 // as it may happen at any moment of the gateway's work
+	for i, begin := range slices.Repeat([]string{"GET " + students + "/work HTTP/1.1",
+		"POST " + students + "/work HTTP/1.1\r\nContent-Length: 5", "GET " + students + "/work?answer HTTP/1.1"}, times) {
 		conn := dial(t, p.gateway)
 		body := ""
 		if strings.HasPrefix(begin, "POST") {
@@ -246,9 +251,9 @@ func TestCallerGoesAway(t *testing.T) {
 		}
 		_, err := io.WriteString(conn, lines(begin, "Host: sms", "Authorization: "+p.bearer(identity.Admin))+body)
 		must(t, err)
-		await(t, "begins", began)
+		await(t, fmt.Sprintf("begins: %d, %s", i, begin), began)
 		must(t, conn.Close())
-		await(t, "ends", ended)
+		await(t, fmt.Sprintf("ends: %d, %s", i, begin), ended)
 	}
 }
 
@@ -256,7 +261,7 @@ func await(t *testing.T, what string, signal <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-signal:
-	case <-time.After(processes.Patience):
+	case <-time.After(soon):
 		t.Fatalf("the service's work never %s", what)
 	}
 }
