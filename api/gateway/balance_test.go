@@ -24,7 +24,7 @@ import (
 var testUpstreams = UpstreamConfig{
 	SendIdleTimeout: 20 * time.Second, ExchangeIdleTimeout: 2 * time.Minute, MaxWaiting: 1024,
 	RetryBudgetPercent: 20, RetryBudgetMin: 10, RetryBudgetWindow: 10 * time.Second,
-	LatencyHalfLife: 3 * time.Second, EjectAfter: 5, MaxEjectedPercent: 50,
+	LatencyHalfLife: 10 * time.Second, EjectAfter: 5, MaxEjectedPercent: 50,
 	EjectTime: 200 * time.Millisecond, EjectTimeMax: 30 * time.Second, Trials: 3,
 }
 

@@ -290,7 +290,7 @@ func TestEjectedIsBetterThanNone(t *testing.T) {
 			t.Fatalf("%v %+v", err, got)
 		}
 	}
-	p.until("on trial", func(states map[string]int) bool { return states["half-open"] == 1 })
+	p.until("on trial", func(states map[string]int) bool { return states["half-open"]+states["closed"] == 1 })
 	for range testConfig.Trials {
 		if _, err := c.get(t.Context(), ""); err != nil {
 			t.Fatal(err)

@@ -153,8 +153,8 @@ func (f *fleet) patience(now *lineup) time.Duration {
 	return patience
 }
 
-// healthy counts the instances that get their part of the requests.
-func (f *fleet) healthy() int { return len(f.current.Load().sound) }
+// healthy counts the instances that would take a request.
+func (f *fleet) healthy() int { return len(f.current.Load().everybody.open) }
 
 // firstChecks waits until every present instance has been checked once.
 func (f *fleet) firstChecks(ctx context.Context) {

@@ -124,12 +124,20 @@ func TestOneSlowInstance(t *testing.T) {
 		slices.Sort(took)
 		return took[requests*99/100]
 	}
-	healthy := p99()
-	slow.Store(true)
-	with := p99()
-	t.Logf("p99 %s with three sound ones, %s with one slow, which got %d of %d requests", healthy, with, slowed.Load(), requests)
-	if with > 2*healthy {
-		t.Errorf("p99 is %s with a slow instance, %s without", with, healthy)
+	const attempts = 3 // where something else takes the machine meanwhile, every instance is a slow one
+	for attempt := 1; ; attempt++ {
+		slow.Store(false)
+		slowed.Store(0)
+		healthy := p99()
+		slow.Store(true)
+		with := p99()
+		t.Logf("p99 %s with three sound ones, %s with one slow, which got %d of %d requests", healthy, with, slowed.Load(), requests)
+		if with <= 2*healthy {
+			break
+		}
+		if attempt == attempts {
+			t.Fatalf("p99 is %s with a slow instance, %s without", with, healthy)
+		}
 	}
 	if slowed.Load() == 0 {
 		t.Error("the slow instance was never tried")

@@ -30,7 +30,7 @@ type UpstreamConfig struct {
 	SlowStart time.Duration `env:"GATEWAY_SLOW_START" envDefault:"10s"`
 	// LatencyHalfLife is the time after which what is known of an instance's latency counts half, so that one that was
 	// slow is tried again.
-	LatencyHalfLife time.Duration `env:"GATEWAY_LATENCY_HALF_LIFE" envDefault:"3s"`
+	LatencyHalfLife time.Duration `env:"GATEWAY_LATENCY_HALF_LIFE" envDefault:"10s"`
 
 	// EjectAfter is by how many the proven faults of an instance must exceed its good answers before it is ejected.
 	EjectAfter int `env:"GATEWAY_EJECT_AFTER" envDefault:"5"`
