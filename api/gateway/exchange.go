@@ -39,24 +39,20 @@ func newExchange(cfg Config) *exchange {
 	return x
 }
 
-// RoundTrip implements http.RoundTripper. A request whose kept connection turns out to be closed before a byte of an answer has
-// come is sent once more on a new one if it only reads (RFC 9112, section 9.3.1).
+// RoundTrip implements http.RoundTripper.
 func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
-	if (req.Body != nil && req.Body != http.NoBody) || req.Header.Get("Upgrade") != "" {
+	if (req.Body != nil && req.Body != http.NoBody) || len(req.Header["Upgrade"]) > 0 {
 		return x.other.RoundTrip(req)
 	}
 	c := x.kept(req.URL.Host)
-	if c != nil {
-		res, err := c.roundTrip(req)
-		if err == nil || c.heard || !isRead(req.Method) || isTimeout(err) || req.Context().Err() != nil {
-			return res, err
+	if c == nil {
+		raw, err := x.dialer.DialContext(req.Context(), "tcp", req.URL.Host)
+		if err != nil {
+			return nil, err
 		}
+		c = x.connection(raw, req.URL.Host)
 	}
-	raw, err := x.dialer.DialContext(req.Context(), "tcp", req.URL.Host)
-	if err != nil {
-		return nil, err
-	}
-	return x.connection(raw, req.URL.Host).roundTrip(req)
+	return c.roundTrip(req)
 }
 
 // connection is one connection to an instance. It serves one request at a time.
@@ -67,11 +63,23 @@ type connection struct {
 	raw     syscall.RawConn
 	in      *bufio.Reader
 	out     *bufio.Writer
-	// heard says that a part of the present answer has come.
-	heard bool
-	since time.Time // kept and unused
-	// forget ends the watching of the present request's context.
+	since   time.Time // kept and unused
+	// ctx is the present request's, and forget ends the watching of it.
+	ctx    context.Context
 	forget func() bool
+}
+
+// past is a moment at which whatever waits gives up.
+var past = time.Unix(1, 0)
+
+// allow sets how long the exchange may go on, but for a caller who has gone: it may have left a moment ago, and the deadline that
+// this set must not be lifted.
+func (c *connection) allow(d time.Duration) error {
+	err := c.SetDeadline(time.Now().Add(d))
+	if c.ctx.Err() != nil {
+		return c.SetDeadline(past)
+	}
+	return err
 }
 
 func (x *exchange) connection(raw net.Conn, address string) *connection {
@@ -83,8 +91,8 @@ func (x *exchange) connection(raw net.Conn, address string) *connection {
 // roundTrip sends a request and reads the head of its answer. After an error the connection is closed.
 func (c *connection) roundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	c.heard = false
-	c.forget = context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	c.ctx = ctx
+	c.forget = context.AfterFunc(ctx, func() { _ = c.SetDeadline(past) })
 	res, err := c.head(req)
 	if err != nil {
 		c.forget()
@@ -106,17 +114,16 @@ func (c *connection) roundTrip(req *http.Request) (*http.Response, error) {
 const maxInterim = 5
 
 func (c *connection) head(req *http.Request) (*http.Response, error) {
-	if err := c.SetDeadline(time.Now().Add(c.of.cfg.ResponseHeaderTimeout)); err != nil {
+	if err := c.allow(c.of.cfg.ResponseHeaderTimeout); err != nil {
 		return nil, err
 	}
 	c.write(req)
 	if err := c.out.Flush(); err != nil {
 		return nil, err
 	}
-	if _, err := c.in.Peek(1); err != nil {
+	if _, err := c.in.Peek(1); err != nil { // as it is, so that others see a timeout or a reset in it
 		return nil, err
 	}
-	c.heard = true
 	for range maxInterim {
 		res, err := http.ReadResponse(c.in, req)
 		if err != nil {
@@ -128,7 +135,7 @@ func (c *connection) head(req *http.Request) (*http.Response, error) {
 		if res.ContentLength >= 0 && res.ContentLength <= int64(c.in.Buffered()) {
 			return res, nil // all of it is here
 		}
-		return res, c.SetDeadline(time.Now().Add(c.of.cfg.ExchangeIdleTimeout))
+		return res, c.allow(c.of.cfg.ExchangeIdleTimeout)
 	}
 	return nil, errors.New("the instance sends no final answer")
 }
@@ -172,10 +179,10 @@ type answerBody struct {
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err == nil && b.in.Buffered() == 0 {
+	if b.in.Buffered() == 0 {
 		b.prolong()
 	}
+	n, err := b.ReadCloser.Read(p)
 	if err != nil && !b.ended {
 		b.ended = true
 		b.end(b.keep && err == io.EOF)
@@ -188,7 +195,7 @@ func (b *answerBody) prolong() {
 	idle := b.of.cfg.ExchangeIdleTimeout
 	if now := time.Now(); now.Sub(b.prolonged) > idle/8 { // less often than it moves, as it costs more than a short read
 		b.prolonged = now
-		_ = b.SetReadDeadline(now.Add(idle)) // fails with the connection, as the next read does
+		_ = b.allow(idle) // fails with the connection, as the next read does
 	}
 }
 
@@ -200,9 +207,6 @@ func (b *answerBody) Close() error {
 	}
 	return nil
 }
-
-// fresh is how long after its use a connection is taken to be open still: an instance says with an answer that it will close.
-const fresh = time.Second
 
 // kept returns an unused connection that the instance has not closed, or nil.
 func (x *exchange) kept(address string) *connection {
@@ -216,7 +220,7 @@ func (x *exchange) kept(address string) *connection {
 		c := unused[len(unused)-1]
 		x.idle[address] = unused[:len(unused)-1]
 		x.mu.Unlock()
-		if time.Since(c.since) < fresh || c.open() {
+		if c.open() {
 			return c
 		}
 		c.Close()

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/school-sms/sms/api/server"
 )
 
 const problemType = "https://api.school.com/problems/"
@@ -21,8 +23,9 @@ const problemType = "https://api.school.com/problems/"
 var problemNames = []string{"validation-error", "invalid-age", "duplicate-mobile", "duplicate-setting", "not-found", "concurrent-update",
 	"precondition-required", "unauthorized", "forbidden", "rate-limited", "payload-too-large", "conflict", "unavailable", "internal-error"}
 
-// plainHeaders need not be documented: they belong to HTTP, and Cache-Control is the same on every answer.
-var plainHeaders = []string{"Cache-Control", "Connection", "Content-Length", "Content-Type", "Date"}
+// plainHeaders need not be documented: they belong to HTTP, Cache-Control is the same on every answer, and X-Sms-Route is for the
+// gateway, which passes it on to nobody.
+var plainHeaders = []string{"Cache-Control", "Connection", "Content-Length", "Content-Type", "Date", server.RouteHeader}
 
 // answer is what came back for a request.
 type answer struct {
