@@ -30,7 +30,9 @@ func TestRestartsLoseNothing(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv(restartsVariable)); err == nil {
 		rounds = n
 	}
-	p := up(t, newDataDir(t), "--no-staging")
+	dir := newDataDir(t)
+	writeSettings(t, dir, "configuration-service", "CONFIGURATION_WATCH_WAIT=5s")
+	p := up(t, dir, "--no-staging")
 	var made struct{ StudentID string }
 	p.call(http.MethodPost, "/api/v1/students", student("9000000004")).into(t, &made)
 	l := startTraffic(p, "/api/v1/students/"+made.StudentID)
@@ -84,12 +86,7 @@ func (p *platform) restartAll(t *testing.T, l *traffic, round int) {
 // not come back until it is mended, the second stays as it is, and no request fails.
 func (p *platform) changeSettings(t *testing.T, l *traffic) {
 	l.reset()
-	file := filepath.Join(p.dataDir, "settings", "student-service.env")
-	write := func(line string) {
-		if err := os.WriteFile(file, []byte("# of this school\n"+line+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write := func(line string) { writeSettings(t, p.dataDir, "student-service", line) }
 	write("SERVER_IDLE_TIMEOUT=90s")
 	p.mustSMS("restart", "student-service")
 	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.process("production/student-service-2").PID))
@@ -110,6 +107,18 @@ func (p *platform) changeSettings(t *testing.T, l *traffic) {
 	p.healthy()
 	if table, all, _, failures := l.reset(); all.failed > 0 || all.sent == 0 {
 		t.Errorf("%d of %d requests failed:\n%s\n%s", all.failed, all.sent, strings.Join(failures, "\n"), table)
+	}
+}
+
+func writeSettings(t *testing.T, dataDir, service, line string) {
+	t.Helper()
+	dir := filepath.Join(dataDir, "settings")
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, service+".env"), []byte("# of this school\n"+line+"\n"), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// callTimeout is above all that a request may take: a long poll is held for 15 s.
+// callTimeout is above all that a request may take.
 const callTimeout = 40 * time.Second
 
 // caller is one client with one connection, which it keeps unless it is told that it closes. Unlike Go's own client it repeats
@@ -235,7 +235,7 @@ func schoolDay(studentPath string) []kind {
 		{"register a student, every 3 s on a kept connection", 6, long, false, false, create(3), created},
 		{"read settings, kept connection", 2, tenth, false, true, get("/api/v1/configurations/settings"), ok},
 		{"list rollouts, kept connection", 1, tenth, false, true, get("/api/v1/ops/rollouts"), ok},
-		{"wait for new settings, up to 15 s", 2, tenth, false, true, waitForSettings, ok},
+		{"wait 5 s for new settings", 2, tenth, false, true, waitForSettings, ok},
 		{"check a file that comes over 5 s", 3, tenth, false, false, trickle, created},
 	}
 }
