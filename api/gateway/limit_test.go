@@ -195,7 +195,8 @@ func TestFaultsOfTheDoorAreNamed(t *testing.T) {
 	t.Parallel()
 	err := DoorConfig{UserRate: -1, AddressRate: 1, MaxHeaders: -1, LimitedClients: 1,
 		CORSOrigins: []string{"https://good.example", "http://localhost:3000", "*", "https://*.example", "https://x.example/", "null", "x.example"}}.Check()
-	for _, want := range []string{"GATEWAY_USER_RATE", "_ADDRESS_BURST", "_MAX_HEADERS", `"*"`, `"https://*.example"`, `"https://x.example/"`, `"null"`, `"x.example"`} {
+	for _, want := range []string{"GATEWAY_USER_RATE", "_ADDRESS_BURST", "_MAX_HEADERS", `"*"`, `"https://*.example"`, `"https://x.example/"`,
+		`"null"`, `"x.example"`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}

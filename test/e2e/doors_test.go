@@ -81,8 +81,8 @@ func (l *loginServer) configure(t *testing.T, dir string) string {
 func TestPeopleOfTheSchoolsOwnLogin(t *testing.T) {
 	t.Parallel()
 	login, dataDir := newLoginServer(t), newDataDir(t)
-	p := up(t, dataDir, "--no-staging", "IDENTITY_OIDC_ISSUERS_FILE="+login.configure(t, dataDir), "GATEWAY_CORS_ORIGINS=https://school.example", "SMS_GATEWAY_REPLICAS=1",
-		"GATEWAY_USER_RATE=2", "GATEWAY_USER_BURST=100")
+	p := up(t, dataDir, "--no-staging", "IDENTITY_OIDC_ISSUERS_FILE="+login.configure(t, dataDir), "SMS_GATEWAY_REPLICAS=1",
+		"GATEWAY_CORS_ORIGINS=https://school.example", "GATEWAY_USER_RATE=2", "GATEWAY_USER_BURST=100")
 	as := func(token string) []string { return []string{"Authorization", "Bearer " + token} }
 
 	var made struct{ StudentID, CreatedBy string }
@@ -99,12 +99,14 @@ func TestPeopleOfTheSchoolsOwnLogin(t *testing.T) {
 		answer.Header.Get("X-Content-Type-Options") != "nosniff" || answer.Header.Get("RateLimit-Policy") != `"user";q=100;w=50` {
 		t.Errorf("%d %v", answer.Status, answer.Header)
 	}
-	for name, token := range map[string]string{"a group without a role": login.token(t, "ravi", "parents"), "another's key": newLoginServer(t).token(t, "meera", "office")} {
+	for name, token := range map[string]string{"a group without a role": login.token(t, "ravi", "parents"),
+		"another issuer's": newLoginServer(t).token(t, "meera", "office")} {
 		if answer := p.call(http.MethodGet, one, nil, as(token)...); answer.Status != http.StatusUnauthorized {
 			t.Errorf("%s: %d", name, answer.Status)
 		}
 	}
-	if answer := p.call(http.MethodPost, "/api/v1/students", student("9811100002"), as(login.token(t, "asha", "teachers"))...); answer.Status != http.StatusForbidden {
+	answer = p.call(http.MethodPost, "/api/v1/students", student("9811100002"), as(login.token(t, "asha", "teachers"))...)
+	if answer.Status != http.StatusForbidden {
 		t.Errorf("a teacher writes: %d", answer.Status)
 	}
 	// The worker's token is an operator's: a smoke test needs no administrator.
