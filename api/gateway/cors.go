@@ -15,7 +15,8 @@ func newCORS(cfg DoorConfig) *cors.Cors {
 	return cors.New(cors.Options{
 		AllowedOrigins: cfg.CORSOrigins,
 		AllowedMethods: methods,
-		AllowedHeaders: []string{"Authorization", "Content-Type", "If-Match", "If-None-Match", "Idempotency-Key", "X-Request-ID", "X-SMS-Position", "traceparent"},
+		AllowedHeaders: []string{"Authorization", "Content-Type", "If-Match", "If-None-Match", "Idempotency-Key", "X-Request-ID",
+			"X-SMS-Position", "traceparent"},
 		ExposedHeaders: []string{"ETag", "Link", "Location", "Retry-After", "RateLimit", "RateLimit-Policy", "WWW-Authenticate", "Content-Disposition",
 			"X-Request-ID", "X-SMS-Position", "X-SMS-Release"},
 		MaxAge: int(cfg.CORSMaxAge.Seconds()),

@@ -119,10 +119,12 @@ func (d *door) collectors(fleets map[string]*fleet) []prometheus.Collector {
 			continue
 		}
 		count("gateway_rate_limited_total", "Requests answered 429, by what limited them.", "by", l.name, l.refused.Load)
-		count("gateway_rate_limit_crowded_total", "Requests of clients that shared a limit because too many were told apart already.", "by", l.name, l.crowded.Load)
+		count("gateway_rate_limit_crowded_total", "Requests of clients that shared a limit because too many were told apart already.",
+			"by", l.name, l.crowded.Load)
 	}
 	for service, f := range fleets {
-		count("gateway_waiting_shed_total", "Requests answered 503 at once because too many waited for an instance.", "service", service, f.waiting.shed.Load)
+		count("gateway_waiting_shed_total", "Requests answered 503 at once because too many waited for an instance.",
+			"service", service, f.waiting.shed.Load)
 	}
 	for kind, s := range map[string]*slots{"short": &d.inFlight, "lasting": &d.lasting} {
 		count("gateway_shed_total", "Requests answered 503 at once because too many were under way.", "kind", kind, s.shed.Load)

@@ -184,3 +184,50 @@ func TestAnswersMayTakeLongButNotStandStill(t *testing.T) {
 }
 
 func encode(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+
+// TestABodyThatTricklesIsGivenUp though no pause between two of its bytes is long.
+func TestABodyThatTricklesIsGivenUp(t *testing.T) {
+	t.Parallel()
+	const patience = 300 * time.Millisecond
+	s := servertest.New(t, "test", server.Config{Address: "127.0.0.1:0", AdvertisedHost: "127.0.0.1", BodyIdleTimeout: patience, BodyMinRate: 10_000})
+	s.Engine.POST("/body", func(c *gin.Context) {
+		if _, err := io.Copy(io.Discard, c.Request.Body); err != nil {
+			server.WriteProblem(c, server.UnreadBody(err))
+			return
+		}
+		c.Status(http.StatusOK)
+	})
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Stop(t.Context()) })
+	host, port := s.Addr()
+	conn, err := net.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan string, 1)
+	go func() {
+		first := make([]byte, 12)
+		_, _ = io.ReadFull(conn, first)
+		answered <- string(first)
+	}()
+	tick := time.NewTicker(patience / 10)
+	defer tick.Stop()
+	for range 600 { // of 1,000 bytes: it never ends by itself
+		select {
+		case first := <-answered:
+			if first != "HTTP/1.1 408" {
+				t.Errorf("%q", first)
+			}
+			return
+		case <-tick.C:
+			_, _ = io.WriteString(conn, "x")
+		}
+	}
+	t.Error("the server still waits for the body")
+}

@@ -199,6 +199,9 @@ func (s *Server) limitBody() gin.HandlerFunc {
 		body := &impatientBody{ReadCloser: http.MaxBytesReader(c.Writer, c.Request.Body, limit),
 			connection: http.NewResponseController(c.Writer), patience: s.cfg.BodyIdleTimeout,
 			announced: c.Request.ContentLength, limit: limit}
+		if rate := s.cfg.BodyMinRate; rate > 0 && body.announced > 0 && body.announced <= limit {
+			body.whole = time.Now().Add(body.patience + time.Duration(float64(body.announced)/float64(rate)*float64(time.Second)))
+		}
 		c.Request.Body = body
 		defer body.leave()
 		c.Next()
@@ -211,7 +214,8 @@ type impatientBody struct {
 	io.ReadCloser
 	connection       *http.ResponseController
 	patience         time.Duration
-	announced, limit int64 // bytes
+	announced, limit int64     // bytes
+	whole            time.Time // when all of it must have come; zero: whenever
 	stalled          atomic.Bool
 }
 
@@ -241,9 +245,14 @@ func (b *impatientBody) wait(f func() error) {
 
 // leave bounds what net/http does with a body before it sends the answer: it reads some of what the handler has left.
 func (b *impatientBody) leave() {
-	if !b.stalled.Load() {
-		_ = b.connection.SetReadDeadline(time.Now().Add(b.patience))
+	if b.stalled.Load() {
+		return
 	}
+	deadline := time.Now().Add(b.patience)
+	if !b.whole.IsZero() && b.whole.Before(deadline) {
+		deadline = b.whole
+	}
+	_ = b.connection.SetReadDeadline(deadline)
 }
 
 // closeWhenDraining tells keep-alive clients to open their next connection elsewhere.

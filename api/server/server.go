@@ -45,6 +45,9 @@ type Config struct {
 	MaxBodyBytes int64 `env:"SERVER_MAX_BODY_BYTES" envDefault:"1048576"`
 	// BodyIdleTimeout ends a request whose body stops coming for so long.
 	BodyIdleTimeout time.Duration `env:"SERVER_BODY_IDLE_TIMEOUT" envDefault:"30s"`
+	// BodyMinRate is how many bytes of an announced body must come a second, in the long run, beyond BodyIdleTimeout; 0: any.
+	// So a caller cannot hold a request for ever by sending a byte now and then.
+	BodyMinRate int64 `env:"SERVER_BODY_MIN_RATE" envDefault:"1024"`
 	// WriteIdleTimeout cuts the connection of a caller that takes nothing of its answer for so long; 0 waits for ever.
 	WriteIdleTimeout time.Duration `env:"SERVER_WRITE_IDLE_TIMEOUT" envDefault:"30s"`
 	// DrainDelay is how long a stopping service still answers, so that callers notice that it leaves.

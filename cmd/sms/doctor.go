@@ -37,7 +37,7 @@ func newDoctorCommand(g *globals) *cobra.Command {
 				Settings []settings.Setting `json:"settings"`
 			}{
 				Findings: diagnose(options, status, running),
-				Settings: append(settings.Describe[standalone.Options](env.ToMap(os.Environ())), servicesSettings(os.Environ())...),
+				Settings: append(settings.Describe[standalone.Options](env.ToMap(os.Environ())), servicesSettings(options.Services)...),
 			}
 			err = g.print(cmd, report, func(t *table) {
 				for _, f := range report.Findings {

@@ -10,13 +10,11 @@ import (
 
 	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/settings"
-	"github.com/school-sms/sms/internal/standalone"
 )
 
 // servicesSettings are the services' own settings that `sms up` would hand on: all on whose tokens are taken, and what else is
 // set.
-func servicesSettings(environ []string) []settings.Setting {
-	passed := standalone.Passed(environ)
+func servicesSettings(passed []string) []settings.Setting {
 	all := slices.DeleteFunc(settings.Describe[identity.Config](env.ToMap(passed)), func(s settings.Setting) bool {
 		return !strings.HasPrefix(s.Name, "IDENTITY_OIDC_")
 	})

@@ -58,6 +58,7 @@ func upOptions(g *globals, set []string) (standalone.Options, error) {
 	if err != nil {
 		return options, err
 	}
+	options.Services = standalone.Passed(environ)
 	if options.DataDir, err = filepath.Abs(g.dataDir); err != nil {
 		return options, err
 	}
@@ -72,6 +73,9 @@ func upOptions(g *globals, set []string) (standalone.Options, error) {
 }
 
 func isUpSetting(name string) bool {
+	if standalone.Passes(name) {
+		return true
+	}
 	for _, s := range settings.Describe[standalone.Options](nil) {
 		if s.Name == name {
 			return true

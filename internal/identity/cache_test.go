@@ -124,3 +124,32 @@ func TestNoMemoryOfTokens(t *testing.T) {
 		t.Errorf("%d tokens remembered", n)
 	}
 }
+
+func BenchmarkVerify(b *testing.B) {
+	private, public, err := NewKeyPair()
+	if err != nil {
+		b.Fatal(err)
+	}
+	signer, err := NewSigner(private)
+	if err != nil {
+		b.Fatal(err)
+	}
+	token, err := signer.Sign("asha", Clerk, time.Hour)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, size := range map[string]int{"known": 10, "new": 0} {
+		b.Run(name, func(b *testing.B) {
+			v, err := NewVerifier(Config{PublicKey: string(public), TokenCache: size})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := v.Verify(b.Context(), token); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -228,7 +228,8 @@ func TestFaultsOfIssuersAreNamedTogether(t *testing.T) {
 		`{}`:                          {"not a list"},
 		`[{"nmae":"a"}]`:              {"nmae"},
 		"[" + good + "," + good + "]": {"issuer 2 (\"a\"): its name or its address is taken"},
-		`[{"name":"A b","issuer":"http://login.example","jwks":"ftp://x","roles":{"x":"king"},"algorithms":["HS256","none"]}]`: {"name: ", "issuer: must be https",
+		`[{"name":"A b","issuer":"http://login.example","jwks":"ftp://x","roles":{"x":"king"},` +
+			`"algorithms":["HS256","none"]}]`: {"name: ", "issuer: must be https",
 			"jwks: must be https", "audience: ", `"king"`, `"HS256"`, `"none"`},
 		`[{"name":"a","issuer":"sms","audience":"sms","roles":{}}]`:                                                  {"issuer: not an address", "roles: say", "is taken"},
 		`[{"name":"a","issuer":"http://127.0.0.1:1","jwks":"http://[::1]/k","audience":"s","roles":{"x":"viewer"}}]`: nil,

@@ -49,6 +49,9 @@ type Options struct {
 	StopTimeout time.Duration `env:"SMS_STOP_TIMEOUT" envDefault:"100s"`
 	// MinFreeDisk is the space, in MiB, that must be free in the data directory to start.
 	MinFreeDisk uint64 `env:"SMS_MIN_FREE_DISK" envDefault:"512"`
+
+	// Services holds settings of the services themselves, NAME=VALUE, see Passed.
+	Services []string
 }
 
 // port is one setting among the ports.

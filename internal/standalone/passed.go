@@ -9,13 +9,17 @@ import (
 // treat their callers, and whose tokens are taken.
 var passedPrefixes = []string{"GATEWAY_", "IDENTITY_OIDC_"}
 
+// Passes reports whether `sms up` hands a setting on to the services.
+func Passes(name string) bool {
+	return slices.ContainsFunc(passedPrefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+}
+
 // Passed returns what of an environment is handed on to the services, as NAME=VALUE, in order.
-func Passed(environ []string) []string {
+func Passed(environ map[string]string) []string {
 	var passed []string
-	for _, entry := range environ {
-		handsOn := func(prefix string) bool { return strings.HasPrefix(entry, prefix) }
-		if _, value, _ := strings.Cut(entry, "="); value != "" && slices.ContainsFunc(passedPrefixes, handsOn) {
-			passed = append(passed, entry)
+	for name, value := range environ {
+		if value != "" && Passes(name) {
+			passed = append(passed, name+"="+value)
 		}
 	}
 	slices.Sort(passed)

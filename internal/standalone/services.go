@@ -3,7 +3,6 @@ package standalone
 import (
 	"context"
 	"net"
-	"os"
 	"os/exec"
 	"strconv"
 	"sync/atomic"
@@ -30,7 +29,7 @@ func (p *Platform) gatewayURL(environment string) string {
 
 // httpEnv is what every HTTP process of ours needs.
 func (p *Platform) httpEnv(environment string) []string {
-	return append(append(p.childEnv(), Passed(os.Environ())...), "SMS_ENVIRONMENT="+environment, "IDENTITY_PUBLIC_KEY_FILE="+p.layout.publicKey(),
+	return append(append(p.childEnv(), p.options.Services...), "SMS_ENVIRONMENT="+environment, "IDENTITY_PUBLIC_KEY_FILE="+p.layout.publicKey(),
 		"DISCOVERY_URL=http://"+address(p.options.RegistryPort)+"/eureka")
 }
 
