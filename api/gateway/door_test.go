@@ -256,7 +256,7 @@ func TestForgedNamesAreDropped(t *testing.T) {
 			t.Errorf("%s came through", name)
 		}
 	}
-	want := []string{"Accept-Encoding", "Authorization", "User-Agent", "X-Fine", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
+	want := []string{"Accept-Encoding", "Authorization", "Traceparent", "User-Agent", "X-Fine", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
 		"X-Request-Id"}
 	for _, name := range slices.Sorted(maps.Keys(seen)) {
 		if !slices.Contains(want, name) {
