@@ -26,6 +26,7 @@ func (p pulse) late(slack time.Duration) bool { return p.age > p.interval+p.inte
 
 // deafness decides whether the registry has stopped hearing, rather than instances have stopped speaking. It looks back over a
 // window that is shorter than what has passed, at the end of the first lease, since all stopped together: a third of that lease.
+// It is asked before that too: when the first lease ends, half of the others may have come back already.
 //
 // Within the window those who renew often enough have spoken or are silent; of those who renew seldom only some can be told. The
 // registry is deaf when more than a few are silent, and they are more than have spoken; or when it has heard nobody for longer
@@ -33,7 +34,7 @@ func (p pulse) late(slack time.Duration) bool { return p.age > p.interval+p.inte
 func deafness(pulses []pulse, slack time.Duration) bool {
 	window, quiet := time.Duration(-1), time.Duration(-1)
 	for _, p := range pulses {
-		if p.overdue(slack) > 0 && (window < 0 || p.lease/3+slack < window) {
+		if p.late(slack) && (window < 0 || p.lease/3+slack < window) {
 			window = p.lease/3 + slack
 		}
 		if quiet < 0 || p.age < quiet {
@@ -41,7 +42,7 @@ func deafness(pulses []pulse, slack time.Duration) bool {
 		}
 	}
 	if window < 0 {
-		return false // nobody is about to be evicted
+		return false // nobody misses a renewal
 	}
 	silent, spoken, expected := 0, 0, 0.0
 	for _, p := range pulses {
