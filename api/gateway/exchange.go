@@ -46,13 +46,24 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	c := x.kept(req.URL.Host)
 	if c == nil {
-		raw, err := x.dialer.DialContext(req.Context(), "tcp", req.URL.Host)
+		raw, err := x.dial(req.Context(), req.URL.Host)
 		if err != nil {
 			return nil, err
 		}
 		c = x.connection(raw, req.URL.Host)
 	}
 	return c.roundTrip(req)
+}
+
+// dial opens a connection to an instance: by its Unix socket where it has one on this machine, and else, or when that cannot be
+// opened, by TCP.
+func (x *exchange) dial(ctx context.Context, address string) (net.Conn, error) {
+	if call := callOf(ctx); call != nil && call.used != nil && call.used.socket != "" {
+		if raw, err := x.dialer.DialContext(ctx, "unix", call.used.socket); err == nil {
+			return raw, nil
+		}
+	}
+	return x.dialer.DialContext(ctx, "tcp", address)
 }
 
 // connection is one connection to an instance. It serves one request at a time.
@@ -64,6 +75,8 @@ type connection struct {
 	in      *bufio.Reader
 	out     *bufio.Writer
 	since   time.Time // kept and unused
+	// deadline is when the connection gives up, as allow has set it.
+	deadline time.Time
 	// ctx is the present request's, and forget ends the watching of it.
 	ctx    context.Context
 	forget func() bool
@@ -72,10 +85,15 @@ type connection struct {
 // past is a moment at which whatever waits gives up.
 var past = time.Unix(1, 0)
 
-// allow sets how long the exchange may go on, but for a caller who has gone: it may have left a moment ago, and the deadline that
-// this set must not be lifted.
+// allow sets how long the exchange may go on: d, or up to an eighth more, because to move a deadline costs more than a short read.
+// A caller who has gone may have left a moment ago, and the deadline that this set must not be lifted.
 func (c *connection) allow(d time.Duration) error {
-	err := c.SetDeadline(time.Now().Add(d))
+	now := time.Now()
+	if left := c.deadline.Sub(now); left >= d && left <= d+d/8 {
+		return nil
+	}
+	c.deadline = now.Add(d + d/8)
+	err := c.SetDeadline(c.deadline)
 	if c.ctx.Err() != nil {
 		return c.SetDeadline(past)
 	}
@@ -84,7 +102,7 @@ func (c *connection) allow(d time.Duration) error {
 
 func (x *exchange) connection(raw net.Conn, address string) *connection {
 	c := &connection{Conn: raw, of: x, address: address, in: bufio.NewReader(raw), out: bufio.NewWriter(raw)}
-	c.raw, _ = raw.(*net.TCPConn).SyscallConn() // has no error for an open connection
+	c.raw, _ = raw.(syscall.Conn).SyscallConn() // has no error for an open connection
 	return c
 }
 
@@ -175,12 +193,11 @@ type answerBody struct {
 	io.ReadCloser
 	*connection
 	keep, ended bool
-	prolonged   time.Time
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	if b.in.Buffered() == 0 {
-		b.prolong()
+		_ = b.allow(b.of.cfg.ExchangeIdleTimeout) // fails with the connection, as the read does
 	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && !b.ended {
@@ -188,15 +205,6 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		b.end(b.keep && err == io.EOF)
 	}
 	return n, err
-}
-
-// prolong lets the exchange go on for as long as it moves.
-func (b *answerBody) prolong() {
-	idle := b.of.cfg.ExchangeIdleTimeout
-	if now := time.Now(); now.Sub(b.prolonged) > idle/8 { // less often than it moves, as it costs more than a short read
-		b.prolonged = now
-		_ = b.allow(idle) // fails with the connection, as the next read does
-	}
 }
 
 // Close ends the connection with an answer that nobody wants to the end: that tells the instance.

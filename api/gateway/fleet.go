@@ -96,7 +96,7 @@ func (f *fleet) lineUp() {
 // watch makes an upstream whose health is followed until it is stopped.
 func (f *fleet) watch(instance discovery.Instance) *upstream {
 	ctx, stop := context.WithCancel(f.ctx)
-	u := &upstream{Instance: instance, address: instance.Address(), checkNow: make(chan struct{}, 1), checked: make(chan struct{}), stop: stop}
+	u := &upstream{Instance: instance, address: instance.Address(), socket: instance.Socket(), checkNow: make(chan struct{}, 1), checked: make(chan struct{}), stop: stop}
 	f.checks.Go(func() { f.follow(ctx, u) })
 	return u
 }

@@ -12,6 +12,7 @@ import (
 type upstream struct {
 	discovery.Instance
 	address     string       // host:port
+	socket      string       // the Unix socket to prefer; empty when there is none
 	outstanding atomic.Int64 // requests whose answers have not ended
 	latency     latency
 	faults      faults

@@ -26,24 +26,30 @@ type impatientConn struct {
 	net.Conn
 	patience time.Duration
 	own      atomic.Bool
+	until    atomic.Int64 // ns since 1970: when a write gives up
 }
 
 func (c *impatientConn) Write(p []byte) (int, error) {
-	if !c.own.Load() {
-		if err := c.Conn.SetWriteDeadline(time.Now().Add(c.patience)); err != nil {
+	// The deadline is moved when an eighth of the patience is over: that costs as much as a short write.
+	if now := time.Now(); !c.own.Load() && c.until.Load()-now.UnixNano() < int64(c.patience) {
+		until := now.Add(c.patience + c.patience/8)
+		if err := c.Conn.SetWriteDeadline(until); err != nil {
 			return 0, err
 		}
+		c.until.Store(until.UnixNano())
 	}
 	return c.Conn.Write(p)
 }
 
 func (c *impatientConn) SetWriteDeadline(t time.Time) error {
 	c.own.Store(!t.IsZero())
+	c.until.Store(0)
 	return c.Conn.SetWriteDeadline(t)
 }
 
 func (c *impatientConn) SetDeadline(t time.Time) error {
 	c.own.Store(!t.IsZero())
+	c.until.Store(0)
 	return c.Conn.SetDeadline(t)
 }
 

@@ -35,10 +35,11 @@ func (s *Server) Register(cfg discovery.Config, log *slog.Logger) *discovery.Reg
 func (s *Server) instance(cfg discovery.Config) discovery.Instance {
 	host, port := s.Addr()
 	app := discovery.App(s.Info.Service, cfg.Environment)
-	return discovery.Instance{
-		App: app, Host: host, Port: port, Release: s.Info.Release, Version: s.Info.Version,
-		Metadata: map[string]string{discovery.MetadataEnvironment: cfg.Environment},
+	metadata := map[string]string{discovery.MetadataEnvironment: cfg.Environment}
+	if s.local != nil {
+		metadata[discovery.MetadataSocket] = s.local.Addr().String()
 	}
+	return discovery.Instance{App: app, Host: host, Port: port, Release: s.Info.Release, Version: s.Info.Version, Metadata: metadata}
 }
 
 // Wrap puts a handler around the engine, for a process that must see requests before the routes do.

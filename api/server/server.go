@@ -4,6 +4,7 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/school-sms/sms/internal/child"
+	"github.com/school-sms/sms/internal/discovery"
 	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/postgres"
 )
@@ -35,6 +37,9 @@ type Config struct {
 	SharedFD int `env:"SERVER_SHARED_FD" envDefault:"0"`
 	// AdvertisedHost is the host name that callers reach this instance by.
 	AdvertisedHost string `env:"SERVER_ADVERTISED_HOST" envDefault:"127.0.0.1"`
+	// LocalSocket says that a service which is reached at a loopback address listens on a Unix socket too, for a gateway on the
+	// same machine: that costs both sides half of what TCP does.
+	LocalSocket bool `env:"SERVER_LOCAL_SOCKET" envDefault:"true"`
 	// ReadHeaderTimeout bounds the reading of a request's headers.
 	ReadHeaderTimeout time.Duration `env:"SERVER_READ_HEADER_TIMEOUT" envDefault:"5s"`
 	// IdleTimeout closes a keep-alive connection that is not used.
@@ -99,6 +104,7 @@ type Server struct {
 	http     *http.Server
 	listener net.Listener
 	shared   net.Listener // nil when there is none
+	local    net.Listener // nil when there is none
 	draining atomic.Bool
 	callers  sharedConns
 	failed   chan error
@@ -178,6 +184,7 @@ func (s *Server) Start(ctx context.Context) error {
 		go s.serve(s.shared)
 	}
 	go s.serve(s.listener)
+	s.listenLocally(ctx)
 	s.Health.accept(true)
 	host, port := s.Addr()
 	s.log.Info("listening", "server.address", host, "server.port", port)
@@ -195,6 +202,21 @@ func (s *Server) serve(l net.Listener) {
 		default: // one failure is enough to end the process
 		}
 	}
+}
+
+// listenLocally opens the Unix socket. It lies in the abstract namespace (unix(7)), where nothing is left of it after a crash, under
+// a name that nobody else can have taken. A service that has none is reached by TCP.
+func (s *Server) listenLocally(ctx context.Context) {
+	if ip := net.ParseIP(s.cfg.AdvertisedHost); !s.cfg.LocalSocket || ip == nil || !ip.IsLoopback() {
+		return
+	}
+	var err error
+	if s.local, err = (&net.ListenConfig{}).Listen(ctx, "unix", discovery.SocketPrefix+s.Info.Service+"/"+rand.Text()); err != nil {
+		s.local = nil
+		s.log.Warn("there is no local socket: callers come by TCP", "error", err.Error())
+		return
+	}
+	go s.serve(s.local)
 }
 
 func inherit(fd int) (net.Listener, error) {

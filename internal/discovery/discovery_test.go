@@ -253,3 +253,18 @@ func TestApp(t *testing.T) {
 		t.Errorf("not every fault is named: %v", err)
 	}
 }
+
+// TestSocketIsOnlyOfAServiceOnThisMachine keeps who registers from leading gateways to other sockets.
+func TestSocketIsOnlyOfAServiceOnThisMachine(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ host, named, want string }{
+		{"127.0.0.1", "@sms/student-service/A", "@sms/student-service/A"}, {"::1", "@sms/a", "@sms/a"},
+		{"127.0.0.1", "", ""}, {"127.0.0.1", "/run/docker.sock", ""}, {"127.0.0.1", "@other", ""},
+		{"10.0.0.7", "@sms/a", ""}, {"student-service", "@sms/a", ""},
+	} {
+		i := Instance{Host: c.host, Metadata: map[string]string{MetadataSocket: c.named}}
+		if got := i.Socket(); got != c.want {
+			t.Errorf("%s, %q: %q", c.host, c.named, got)
+		}
+	}
+}

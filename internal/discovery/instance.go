@@ -54,11 +54,27 @@ type Instance struct {
 // Address is host:port.
 func (i Instance) Address() string { return net.JoinHostPort(i.Host, strconv.Itoa(i.Port)) }
 
+// Socket is the Unix socket by which callers on the instance's machine reach it; empty when there is none. Only an instance at a
+// loopback address is on the caller's machine for certain, and only sockets of services may be named: anybody on the machine can
+// register, and a gateway must not be led to the socket of something else.
+func (i Instance) Socket() string {
+	ip, socket := net.ParseIP(i.Host), i.Metadata[MetadataSocket]
+	if ip == nil || !ip.IsLoopback() || !strings.HasPrefix(socket, SocketPrefix) {
+		return ""
+	}
+	return socket
+}
+
+// SocketPrefix begins the names of the services' Unix sockets, in the abstract namespace (unix(7)).
+const SocketPrefix = "@sms/"
+
 // Keys of the metadata that the platform's own instances carry.
 const (
 	MetadataRelease     = "release"
 	MetadataVersion     = "version"
 	MetadataEnvironment = "environment"
+	// MetadataSocket is a Unix socket on which the instance listens besides, for callers on the same machine.
+	MetadataSocket = "socket"
 )
 
 // Application is all instances that registered under one name, and how traffic is split over their releases.
