@@ -71,7 +71,7 @@ func (b *builder) text(parts ...string) {
 func (b *builder) instance(l *lease) {
 	f := &l.json
 	if !b.json {
-		f = l.inXML()
+		f = &l.xml
 	}
 	_, _ = b.w.Write(f.text[:f.hole])
 	renewed := b.all.wall - (b.all.now - time.Duration(l.spoke.renewed.Load())).Milliseconds()

@@ -163,7 +163,7 @@ func (r *Registry) catchUp(ctx context.Context) error {
 	if position < known { // a restored database
 		return errors.New("the database is an older one than before")
 	}
-	n, err := r.store.since(ctx, known)
+	n, err := r.store.since(ctx, known, r.now)
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (r *Registry) catchUp(ctx context.Context) error {
 
 // resync makes memory equal to the database, but for what it knows better. From then on changes go there first.
 func (r *Registry) resync(ctx context.Context) error {
-	n, err := r.store.since(ctx, everything)
+	n, err := r.store.since(ctx, everything, r.now)
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (r *Registry) resync(ctx context.Context) error {
 	defer r.mu.Unlock()
 	if !r.stored {
 		r.tellOf(n)
-		slices.SortFunc(n.leases, func(a, b storedLease) int { return cmp.Compare(b.age, a.age) })
+		slices.SortFunc(n.leases, func(a, b storedLease) int { return cmp.Compare(a.changed, b.changed) })
 	}
 	r.splits = map[string]discovery.SplitState{}
 	r.apply(n)
@@ -211,9 +211,9 @@ func (r *Registry) tellOf(n news) {
 	now := r.now()
 	var events []*lease
 	for _, d := range n.departures {
-		if d.age <= r.cfg.DeltaRetention {
+		if now-d.left <= r.cfg.DeltaRetention {
 			d.doc.ActionType = "DELETED"
-			if l, err := newLease(d.key, d.doc, time.Second, now-d.age, &spoken{}); err == nil {
+			if l, err := newLease(d.key, d.doc, time.Second, d.left, &spoken{}); err == nil {
 				events = append(events, l)
 			}
 		}
@@ -254,7 +254,7 @@ func (r *Registry) reconcile(k key, present *storedLease, farewell *departure) b
 	mine, pending := r.unstored[k]
 	switch {
 	case present != nil:
-		if pending && mine.at > now-present.age {
+		if pending && mine.at > present.changed {
 			return false
 		}
 		delete(r.unstored, k)
@@ -262,11 +262,11 @@ func (r *Registry) reconcile(k key, present *storedLease, farewell *departure) b
 	case pending && mine.removed:
 		delete(r.unstored, k)
 		return false
-	case pending && mine.registered && (farewell == nil || mine.at > now-farewell.age):
+	case pending && mine.registered && (farewell == nil || mine.at > farewell.left):
 		return false
 	case ours == nil:
 		return false
-	case farewell != nil && farewell.evicted && ours.spoke.here.Load() > int64(now-farewell.age):
+	case farewell != nil && farewell.evicted && ours.spoke.here.Load() > int64(farewell.left):
 		r.unstored[k] = unstored{at: now, registered: true}
 		r.wake()
 		return false
@@ -279,18 +279,17 @@ func (r *Registry) reconcile(k key, present *storedLease, farewell *departure) b
 // take makes a stored lease memory's own.
 func (r *Registry) take(s *storedLease, now instant) bool {
 	ours := r.leases[s.key]
-	renewed := now - s.renewal
 	if ours != nil && ours.position == s.position && s.position > 0 {
-		ours.spoke.at(renewed)
+		ours.spoke.at(s.renewed)
 		return false
 	}
 	spoke := &spoken{}
-	spoke.renewed.Store(int64(renewed))
+	spoke.renewed.Store(int64(s.renewed))
 	if ours != nil {
 		spoke = ours.spoke
-		spoke.at(renewed)
+		spoke.at(s.renewed)
 	}
-	l, err := newLease(s.key, s.doc, s.duration, now-s.age, spoke)
+	l, err := newLease(s.key, s.doc, s.duration, s.changed, spoke)
 	if err != nil {
 		r.log.Error("a stored lease cannot be used", "app", s.app, "instance", s.id, "error", err.Error())
 		return false

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -40,9 +41,8 @@ type lease struct {
 	position int64
 	spoke    *spoken
 
-	json     fragment
-	xml      atomic.Pointer[fragment] // made when first asked for
-	snapshot atomic.Pointer[[]byte]   // likewise
+	json, xml fragment
+	snapshot  []byte // as the registry's own interface shows it, in JSON
 }
 
 // spoken is when an instance was last heard. All leases of one registration share it.
@@ -85,11 +85,15 @@ var (
 func newLease(k key, doc document, duration time.Duration, changed instant, spoke *spoken) (*lease, error) {
 	doc.Status = doc.effective()
 	doc.Lease.Duration, doc.Lease.LastRenewal = number(duration.Seconds()), 0
-	text, err := json.Marshal(doc)
-	if err != nil {
+	inJSON, err := json.Marshal(doc)
+	inXML, err2 := xml.Marshal(doc)
+	snapshot, err3 := json.Marshal(doc.instance())
+	if err := errors.Join(err, err2, err3); err != nil {
 		return nil, fmt.Errorf("encode the instance: %w", err)
 	}
-	hole := bytes.Index(text, jsonHole) + len(jsonHole) - 2
+	holeInJSON := bytes.Index(inJSON, jsonHole) + len(jsonHole) - 2
+	times := bytes.Index(inXML, xmlLease)
+	holeInXML := times + bytes.Index(inXML[times:], xmlHole) + len(xmlHole) - 2
 	lastDirty, _ := strconv.ParseInt(string(doc.LastDirty), 10, 64)
 	interval := time.Duration(doc.Lease.RenewalInterval) * time.Second
 	if interval <= 0 || interval > duration {
@@ -98,7 +102,7 @@ func newLease(k key, doc document, duration time.Duration, changed instant, spok
 	return &lease{
 		key: k, own: string(doc.own), status: string(doc.Status), overridden: string(doc.Overridden), vip: string(doc.VIP), svip: string(doc.SecureVIP),
 		lastDirty: lastDirty, registered: int64(doc.Lease.Registered), duration: duration, interval: interval, changed: changed, spoke: spoke,
-		json: fragment{bytes.Clone(text), hole},
+		json: fragment{bytes.Clone(inJSON), holeInJSON}, xml: fragment{bytes.Clone(inXML), holeInXML}, snapshot: bytes.Clone(snapshot),
 	}, nil
 }
 
@@ -131,34 +135,6 @@ func (l *lease) departed(now instant) *lease {
 		panic(fmt.Sprintf("lease %s: %v", l.id, err)) // it was encoded before
 	}
 	return gone
-}
-
-func (l *lease) inXML() *fragment {
-	if f := l.xml.Load(); f != nil {
-		return f
-	}
-	text, err := xml.Marshal(l.document())
-	if err != nil {
-		panic(fmt.Sprintf("lease %s: %v", l.id, err)) // every field is text or a number
-	}
-	lease := bytes.Index(text, xmlLease)
-	hole := lease + bytes.Index(text[lease:], xmlHole) + len(xmlHole) - 2
-	f := &fragment{bytes.Clone(text), hole}
-	l.xml.Store(f)
-	return f
-}
-
-// inSnapshot is the instance as the registry's own interface shows it, in JSON.
-func (l *lease) inSnapshot() []byte {
-	if text := l.snapshot.Load(); text != nil {
-		return *text
-	}
-	text, err := json.Marshal(l.document().instance())
-	if err != nil {
-		panic(fmt.Sprintf("lease %s: %v", l.id, err))
-	}
-	l.snapshot.Store(&text)
-	return text
 }
 
 // isState reports whether an override is in force.

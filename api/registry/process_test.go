@@ -27,6 +27,8 @@ type process struct {
 	node
 	port   int
 	launch func() (kill func())
+	// signal sends a signal to what was launched last.
+	signal func(syscall.Signal)
 }
 
 func newProcess(t *testing.T, database postgres.Config, env ...string) *process {
@@ -47,7 +49,8 @@ func newProcess(t *testing.T, database postgres.Config, env ...string) *process 
 		}
 	}
 	address := "127.0.0.1:" + strconv.Itoa(port)
-	return &process{node: node{"http://" + address}, port: port, launch: func() func() {
+	p := &process{node: node{"http://" + address}, port: port}
+	p.launch = func() func() {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(append(os.Environ(), "TEST_EUREKA_SERVER=1", "SERVER_ADDRESS="+address,
 			"DATABASE_URL="+database.URL, "DATABASE_PASSWORD_FILE="+filepath.Join(dir, "password"),
@@ -57,8 +60,10 @@ func newProcess(t *testing.T, database postgres.Config, env ...string) *process 
 			t.Error(err)
 			return func() {}
 		}
+		p.signal = func(s syscall.Signal) { _ = cmd.Process.Signal(s) }
 		return sync.OnceFunc(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	}}
+	}
+	return p
 }
 
 // TestKilledRegistry kills a registry process with a signal that it cannot see, twice: nobody who lives is lost, the

@@ -108,7 +108,7 @@ func (s *snapshot) write(to io.Writer) error {
 			if i > 0 {
 				_ = w.WriteByte(',')
 			}
-			_, _ = w.Write(l.inSnapshot())
+			_, _ = w.Write(l.snapshot)
 		}
 		_, _ = w.WriteString("]")
 		if len(of.Split) > 0 {

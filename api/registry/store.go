@@ -59,26 +59,28 @@ type news struct {
 
 type storedLease struct {
 	key
-	doc                    document
-	duration, age, renewal time.Duration // age of the change, and of the last renewal
-	position               int64
+	doc              document
+	duration         time.Duration
+	changed, renewed instant
+	position         int64
 }
 
 type departure struct {
 	key
 	doc     document
-	age     time.Duration
+	left    instant
 	evicted bool
 }
 
+const selectClock = `select position, clock_timestamp() from registry_state`
+
 const selectDepartures = `
-select app, instance_id, document, extract(epoch from clock_timestamp() - left_at)::float8, evicted
+select app, instance_id, document, left_at, evicted
   from departure
  where position > $1`
 
 const selectLeases = `
-select l.app, l.instance_id, l.document, l.lease_seconds, l.position, extract(epoch from clock_timestamp() - l.written_at)::float8,
-       extract(epoch from clock_timestamp() - coalesce(r.renewed_at, l.written_at))::float8
+select l.app, l.instance_id, l.document, l.lease_seconds, l.position, l.written_at, coalesce(r.renewed_at, l.written_at)
   from lease l
   left join renewal r using (app, instance_id)
  where l.position > $1`
@@ -92,16 +94,24 @@ select app, shares, sticky, fence, updated_by, updated_at
 const everything = -1
 
 // since reads what was committed after a position. What is committed meanwhile may be in it too, beyond the position it names.
-func (s store) since(ctx context.Context, position int64) (news, error) {
+// Both clocks are read at one moment, which makes instants of its times.
+func (s store) since(ctx context.Context, position int64, now func() instant) (news, error) {
 	var n news
+	var clock time.Time
+	var read instant
+	at := func(t time.Time) instant { return read - clock.Sub(t) }
 	batch := &pgx.Batch{}
-	batch.Queue(selectPosition).QueryRow(func(row pgx.Row) error { return row.Scan(&n.position) })
+	batch.Queue(selectClock).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(&n.position, &clock)
+		read = now()
+		return err
+	})
 	batch.Queue(selectDepartures, position).Query(func(rows pgx.Rows) error {
 		var d departure
 		var encoded []byte
-		var age float64
-		_, err := pgx.ForEachRow(rows, []any{&d.app, &d.id, &encoded, &age, &d.evicted}, func() error {
-			d.doc, d.age = document{}, seconds(age)
+		var left time.Time
+		_, err := pgx.ForEachRow(rows, []any{&d.app, &d.id, &encoded, &left, &d.evicted}, func() error {
+			d.doc, d.left = document{}, at(left)
 			err := decode(encoded, &d.doc)
 			n.departures = append(n.departures, d)
 			return err
@@ -112,9 +122,9 @@ func (s store) since(ctx context.Context, position int64) (news, error) {
 		var l storedLease
 		var encoded []byte
 		var duration int64
-		var age, renewal float64
-		_, err := pgx.ForEachRow(rows, []any{&l.app, &l.id, &encoded, &duration, &l.position, &age, &renewal}, func() error {
-			l.doc, l.duration, l.age, l.renewal = document{}, time.Duration(duration)*time.Second, seconds(age), seconds(renewal)
+		var written, renewed time.Time
+		_, err := pgx.ForEachRow(rows, []any{&l.app, &l.id, &encoded, &duration, &l.position, &written, &renewed}, func() error {
+			l.doc, l.duration, l.changed, l.renewed = document{}, time.Duration(duration)*time.Second, at(written), at(renewed)
 			err := decode(encoded, &l.doc)
 			n.leases = append(n.leases, l)
 			return err

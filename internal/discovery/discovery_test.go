@@ -189,7 +189,7 @@ func TestViewRemembersWhatARestartedRegistryForgot(t *testing.T) {
 	}
 	withSplit := func(apps map[string]Application, split Split) map[string]Application {
 		app := apps["a"]
-		app.Split = split
+		app.Split, app.Sticky = split, true
 		apps["a"] = app
 		return apps
 	}
@@ -228,7 +228,7 @@ func TestViewRemembersWhatARestartedRegistryForgot(t *testing.T) {
 		for _, instance := range snapshot.App("A").Instances {
 			got = append(got, instance.ID)
 		}
-		if len(snapshot.App("a").Split) > 0 {
+		if len(snapshot.App("a").Split) > 0 && snapshot.App("a").Sticky {
 			got = append(got, "split")
 		}
 		if strings.Join(got, " ") != c.want {

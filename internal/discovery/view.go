@@ -132,7 +132,7 @@ func (v *View) remember(next Snapshot) map[string]Application {
 			}
 		}
 		if !next.Stored {
-			app.Split = before.Split
+			app.Split, app.Sticky = before.Split, before.Sticky
 		}
 		slices.SortFunc(app.Instances, func(a, b Instance) int { return strings.Compare(a.ID, b.ID) })
 		if len(app.Instances) > 0 || len(app.Split) > 0 {
