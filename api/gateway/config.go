@@ -1,5 +1,11 @@
 // Package gateway is the single entry point: it checks who calls, finds a healthy instance of the service that the path
 // belongs to, and passes the request through without holding it.
+//
+// A request meets the door first (door.go: what browsers are told, limits, and with the token of api/server, who calls), then what
+// refuses disguises (hostile.go, routes.go) and the table of roles (routes.go). Its fleet then picks an instance by the split and
+// by health (fleet.go, pick.go, health.go, breaker.go), and the transport tries another one where that helps, within a budget
+// (transport.go, budget.go). Requests without a body go by code of our own (forward.go, exchange.go), the others by
+// httputil.ReverseProxy. docs/decisions/0014, 0015 and 0017 say why.
 package gateway
 
 import (
@@ -7,7 +13,7 @@ import (
 	"time"
 )
 
-// Config is how the gateway treats the instances behind it.
+// Config is how the gateway treats its callers and the instances behind it.
 type Config struct {
 	// ConnectTimeout bounds the opening of a connection to an instance.
 	ConnectTimeout time.Duration `env:"GATEWAY_CONNECT_TIMEOUT" envDefault:"1s"`

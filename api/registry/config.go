@@ -1,11 +1,11 @@
-// Package registry is the service registry: the Eureka REST protocol, and an interface of its own through which gateways
-// watch and operators split traffic.
+// Package registry is the service registry: the Eureka REST protocol in JSON and XML, an interface of its own through which
+// gateways watch and operators split traffic, and a page for people at /.
 //
 // Every registry answers from memory. Several on one database agree through it: a change is decided on top of everything that
 // was committed before it (registry_advance), told with NOTIFY, and applied by the others; renewals are exchanged once a
 // second. A registry that is not alone asks the database whether it knows everything before it answers a read. Without the
 // database each goes on in memory, and stores what it knows when the database is back. Only splits are in force after they are
-// stored: an operator's decision must not be lost. docs/decisions/0013-several-registries.md says more.
+// stored: an operator's decision must not be lost. When most heartbeats stop at once, nobody is evicted for a while. docs/decisions/0013-several-registries.md says more.
 package registry
 
 import (
