@@ -142,7 +142,7 @@ func (c *connection) head(req *http.Request) (*http.Response, error) {
 	if _, err := c.in.Peek(1); err != nil { // as it is, so that others see a timeout or a reset in it
 		return nil, err
 	}
-	for range maxInterim {
+	for range maxInterim + 1 {
 		res, err := http.ReadResponse(c.in, req)
 		if err != nil {
 			return nil, fmt.Errorf("read the answer: %w", err)

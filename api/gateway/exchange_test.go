@@ -126,7 +126,7 @@ func TestExchangeTellsWhatWentWrong(t *testing.T) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 4\r\n\r\nhello")
 		}, func(err error) bool { return err != nil }},
 		"interim only": {func(conn net.Conn) {
-			_, _ = io.WriteString(conn, strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", maxInterim))
+			_, _ = io.WriteString(conn, strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", maxInterim+1))
 		}, func(err error) bool { return err != nil }},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -213,8 +213,8 @@ func modifyResponse(res *http.Response) error {
 	dropOurs(res.Header)
 	if route := res.Header[server.RouteHeader]; len(route) == 1 {
 		call.route = route[0]
-		delete(res.Header, server.RouteHeader)
 	}
+	delete(res.Header, server.RouteHeader)
 	res.Header[server.ReleaseHeader] = []string{call.used.Release}
 	delete(res.Header, "X-Request-Id")
 	if res.Header.Get("Cache-Control") != "" {
