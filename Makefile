@@ -39,6 +39,7 @@ lint: ## gofmt, go vet, staticcheck, workflowcheck, and the floors of the house
 	@go test -count=1 ./test/floors
 
 bench: build ## measure, and print the figures that bench/ holds
+	@bench/install
 	@go test -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x ./bench/...
 
 soak: build ## restart every service 20 times under load, and kill -9 20 times: docs/evidence/restarts.txt

@@ -196,9 +196,10 @@ http://:%s {
 // startPeer runs a proxy with a configuration file in a directory of its own until it answers.
 func startPeer(b *testing.B, program, file string, configuration func(dir, address string) string, args func(dir, conf string) []string) string {
 	b.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		b.Fatalf("%s is not installed: deploy/debian/install bench", program)
+	path, err := filepath.Abs("../bin/" + program)
+	check(b, err)
+	if _, err := os.Stat(path); err != nil {
+		b.Fatalf("%s is missing: run bench/install", program)
 	}
 	dir := b.TempDir()
 	port, err := pgtest.FreePort()

@@ -16,6 +16,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"pgregory.net/rapid"
 
+	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/discovery"
 	"github.com/school-sms/sms/internal/identity"
 )
@@ -384,5 +385,25 @@ func TestReadyWithoutRegistry(t *testing.T) {
 	<-g.ready
 	if took := time.Since(started); took < cfg.FirstView {
 		t.Errorf("ready after %s, before the registry was seen", took)
+	}
+}
+
+// TestRoutesAreCounted lets the service say by what route it answers, and callers hear nothing of it.
+func TestRoutesAreCounted(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t, testConfig, "production")
+	s := p.newServer("student-service", "r1", 1<<20)
+	s.Engine.GET("/api/v1/students/:studentId", func(c *gin.Context) { c.Status(http.StatusNoContent) })
+	p.set("student-service", nil, instanceAt("one", "r1", listen(t, s)))
+	p.await("student-service", 1)
+	for range 3 {
+		if got := p.do(identity.Viewer, "GET", "/api/v1/students/STU-2026-00001", ""); got.status != http.StatusNoContent || got.header.Get(server.RouteHeader) != "" {
+			t.Errorf("%+v", got)
+		}
+	}
+	got := p.do("", "GET", "/actuator/prometheus", "")
+	const counted = `gateway_requests_total{method="GET",release="r1",route="/api/v1/students/{studentId}",service="student-service",status="204"} 3`
+	if !strings.Contains(got.body, counted) {
+		t.Errorf("%s is missing", counted)
 	}
 }
