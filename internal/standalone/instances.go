@@ -174,7 +174,7 @@ func (f *fleet) newInstance(environment, service, release string) *instance {
 	name := fmt.Sprintf("%s/%s-%d", environment, service, number)
 	p := f.platform
 	i.process = p.httpChild(name, service, &i.port, func() (*exec.Cmd, *net.TCPListener, error) {
-		listener, err := listenPreferring(p.preferredPort(i))
+		listener, err := p.options.listenPreferring(p.preferredPort(i))
 		cmd := p.program(service, release)
 		cmd.Env = append(p.serviceEnv(environment, service), "SMS_RELEASE="+release)
 		return cmd, listener, err
@@ -236,11 +236,32 @@ func (p *Platform) preferredPort(i *instance) int {
 }
 
 // listenPreferring listens on the port, or on a free one while another instance still drains on it.
-func listenPreferring(port int) (*net.TCPListener, error) {
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(loopback), Port: port})
-	if errors.Is(err, syscall.EADDRINUSE) {
-		l, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(loopback)})
+func (o *Options) listenPreferring(port int) (*net.TCPListener, error) {
+	if port != 0 {
+		l, err := listenLoopback(port)
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return l, err
+		}
 	}
+	return o.listenFree(listenLoopback)
+}
+
+// listenFree listens on a free port that is none of those that somebody else will listen on: they were free too when they were
+// picked.
+func (o *Options) listenFree(listen func(port int) (*net.TCPListener, error)) (*net.TCPListener, error) {
+	for {
+		l, err := listen(0)
+		if err != nil || !o.reserves(portOf(l)) {
+			return l, err
+		}
+		defer l.Close() // not before, or it would be picked again
+	}
+}
+
+func portOf(l *net.TCPListener) int { return l.Addr().(*net.TCPAddr).Port }
+
+func listenLoopback(port int) (*net.TCPListener, error) {
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(loopback), Port: port})
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}

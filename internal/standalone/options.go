@@ -3,6 +3,7 @@ package standalone
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -79,6 +80,11 @@ func (o *Options) ports() []port {
 		ports = append(ports, port{"PostgreSQL replica", "SMS_POSTGRES_REPLICA_PORT", &o.PostgresReplicaPort})
 	}
 	return ports
+}
+
+// reserves reports whether a port is one of the settings.
+func (o *Options) reserves(number int) bool {
+	return slices.ContainsFunc(o.ports(), func(p port) bool { return *p.value == number })
 }
 
 // NamedPort is a port and what it is for.

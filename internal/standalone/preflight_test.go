@@ -143,3 +143,32 @@ func TestLogsAreRotatedUnderTheirWriters(t *testing.T) {
 		t.Errorf("last words after a rotation: %q", got)
 	}
 }
+
+// TestFreePortsAreNobodyElses keeps the ports that processes take as they come off those that were picked for others.
+func TestFreePortsAreNobodyElses(t *testing.T) {
+	t.Parallel()
+	var offered []*net.TCPListener // in this order, by a kernel that gives a picked port first
+	for range 3 {
+		l, err := listenLoopback(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		offered = append(offered, l)
+	}
+	o := &Options{TemporalUIPort: portOf(offered[0]), TemporalPort: portOf(offered[1])}
+	free := offered[2]
+	got, err := o.listenFree(func(int) (*net.TCPListener, error) {
+		next := offered[0]
+		offered = offered[1:]
+		return next, nil
+	})
+	if err != nil || got != free {
+		t.Errorf("port %d was taken, which is Temporal's (%v)", portOf(got), err)
+	}
+	other, err := o.listenPreferring(portOf(free))
+	if err != nil {
+		t.Fatalf("a port that is in use: %v", err)
+	}
+	other.Close()
+}

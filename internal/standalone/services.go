@@ -95,7 +95,7 @@ func (p *Platform) temporalProcess() *process {
 	return newProcess(spec{
 		name: name, stopSignal: syscall.SIGTERM, stopTimeout: p.options.StopTimeout, logFile: p.layout.log(name),
 		command: func() (*exec.Cmd, func(), error) {
-			l, err := listenPreferring(0)
+			l, err := p.options.listenPreferring(0)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -116,7 +116,7 @@ func (p *Platform) temporalProcess() *process {
 // httpProcess is a process of ours that runs once, behind a door of its own.
 func (p *Platform) httpProcess(name string, env ...[]string) *process {
 	return p.httpChild(name, name, new(atomic.Int32), func() (*exec.Cmd, *net.TCPListener, error) {
-		listener, err := listenPreferring(0)
+		listener, err := p.options.listenPreferring(0)
 		cmd := p.program(name, p.installed[name])
 		cmd.Env = p.httpEnv(Production)
 		for _, more := range env {
