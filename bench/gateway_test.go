@@ -60,27 +60,20 @@ type gatewayBench struct {
 
 func startGateway(b *testing.B) *gatewayBench {
 	b.Helper()
-	dir, err := os.MkdirTemp("", "sms-bench-")
-	check(b, err)
-	b.Cleanup(func() { _ = os.RemoveAll(dir) })
-	check(b, os.Chmod(dir, 0o711))
 	g := &gatewayBench{}
-	g.startDatabase(b, dir)
-	g.exec(b, "create database registry_db")
+	g.startDatabase(b)
 	keys := newKeys(b)
 	g.token = keys.token
-	registryDatabase := g.database
-	registryDatabase.URL = strings.Replace(registryDatabase.URL, "student_db", "registry_db", 1)
 	service := func(program string, env ...string) (string, int) {
 		address, pid, end := run(b, program, append(env, "IDENTITY_PUBLIC_KEY_FILE="+keys.file)...)
 		b.Cleanup(end)
 		return address, pid
 	}
-	registry, _ := service("../bin/eureka-server", databaseEnv(b, registryDatabase)...)
+	registry, _ := service("../bin/eureka-server", databaseEnv(b, createDatabase(b, g.Cluster, "registry_db"))...)
 	find := "DISCOVERY_URL=http://" + registry + "/eureka"
 	g.address, g.pid = service("../bin/student-service", append(databaseEnv(b, g.database), find)...)
 
-	upstream := filepath.Join(dir, "upstream")
+	upstream := filepath.Join(b.TempDir(), "upstream")
 	build := exec.Command("go", "build", "-o", upstream, "./upstream")
 	build.Stderr = os.Stderr
 	check(b, build.Run())

@@ -2,23 +2,16 @@ package bench
 
 import (
 	"compress/gzip"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/school-sms/sms/internal/child"
-	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/postgres"
-	"github.com/school-sms/sms/internal/postgres/pgtest"
 	"github.com/school-sms/sms/migrations"
 )
 
@@ -61,67 +54,14 @@ func BenchmarkRegistry(b *testing.B) {
 
 func startRegistry(b *testing.B) *registryServer {
 	b.Helper()
-	dir := b.TempDir()
-	for path := dir; path != os.TempDir() && path != "/"; path = filepath.Dir(path) {
-		check(b, os.Chmod(path, 0o711)) // PostgreSQL has an account of its own
-	}
-	install, err := postgres.FindInstallation(os.Getenv("SMS_POSTGRES_BIN"))
+	database := createDatabase(b, startCluster(b), "registry_db")
+	_, err := postgres.Migrate(b.Context(), database, migrations.Registry())
 	check(b, err)
-	account, err := postgres.ClusterAccount()
-	check(b, err)
-	port, err := pgtest.FreePort()
-	check(b, err)
-	cluster := postgres.Cluster{Installation: install, Account: account, Dir: filepath.Join(dir, "postgres"), Port: port}
-	const password = "bench"
-	ctx := context.Background()
-	check(b, cluster.Init(ctx, password))
-	server := cluster.Command()
-	check(b, child.Start(server, syscall.SIGQUIT))
-	b.Cleanup(func() { stop(server, syscall.SIGINT) })
-	conn, err := cluster.Connect(ctx, password, "postgres")
-	check(b, err)
-	_, err = conn.Exec(ctx, "create database registry_db")
-	check(b, err)
-	check(b, conn.Close(ctx))
-	database := cluster.Config(postgres.Superuser, password, "registry_db")
-	_, err = postgres.Migrate(ctx, database, migrations.Registry())
-	check(b, err)
-	return launchRegistry(b, database)
-}
-
-func launchRegistry(b *testing.B, database postgres.Config) *registryServer {
-	b.Helper()
-	_, public, err := identity.NewKeyPair()
-	check(b, err)
-	dir := b.TempDir()
-	key, password := filepath.Join(dir, "key"), filepath.Join(dir, "password")
-	check(b, os.WriteFile(key, public, 0o600))
-	check(b, os.WriteFile(password, []byte(database.Password), 0o600))
-	port, err := pgtest.FreePort()
-	check(b, err)
-	s := &registryServer{address: "127.0.0.1:" + strconv.Itoa(port)}
-	cmd := exec.Command("../bin/eureka-server")
 	// The delta forgets the registrations while the heartbeats run; connections of the generator may wait for their first use.
-	cmd.Env = append(os.Environ(), "REGISTRY_DELTA_RETENTION=20s", "SERVER_READ_HEADER_TIMEOUT=5m", "SERVER_ADDRESS="+s.address, "SERVER_DRAIN_DELAY=0s", "IDENTITY_PUBLIC_KEY_FILE="+key,
-		"DATABASE_URL="+database.URL, "DATABASE_PASSWORD_FILE="+password)
-	check(b, child.Start(cmd, syscall.SIGKILL))
-	b.Cleanup(func() { stop(cmd, syscall.SIGTERM) })
-	s.pid = cmd.Process.Pid
-	ctx, cancel := context.WithTimeout(b.Context(), 20*time.Second)
-	defer cancel()
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	for {
-		if answer, err := http.Get("http://" + s.address + "/actuator/health/readiness"); err == nil {
-			answer.Body.Close()
-			return s
-		}
-		select {
-		case <-ctx.Done():
-			b.Fatal("the registry does not come up")
-		case <-again.C:
-		}
-	}
+	address, pid, end := run(b, "../bin/eureka-server", append(databaseEnv(b, database), "REGISTRY_DELTA_RETENTION=20s",
+		"SERVER_READ_HEADER_TIMEOUT=5m", "IDENTITY_PUBLIC_KEY_FILE="+newKeys(b).file)...)
+	b.Cleanup(end)
+	return &registryServer{address, pid}
 }
 
 func instancePath(i int) string {

@@ -45,44 +45,53 @@ from generate_series($1::bigint, $1 + $2 - 1) n`
 
 func startStudentService(b *testing.B) *studentService {
 	b.Helper()
-	dir, err := os.MkdirTemp("", "sms-bench-")
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil {
-		b.Fatal(err)
-	}
 	s := &studentService{}
-	s.startDatabase(b, dir)
+	s.startDatabase(b)
 	var end func()
 	s.address, s.token, s.pid, end = launch(b, s.database)
 	b.Cleanup(end)
 	return s
 }
 
-func (s *studentService) startDatabase(b *testing.B, dir string) {
+const password = "bench" // of the superuser
+
+// startCluster starts a PostgreSQL server for the rest of the bench.
+func startCluster(b *testing.B) postgres.Cluster {
 	b.Helper()
+	dir, err := os.MkdirTemp("", "sms-bench-")
+	check(b, err)
+	b.Cleanup(func() { _ = os.RemoveAll(dir) })
+	check(b, os.Chmod(dir, 0o711)) // PostgreSQL has an account of its own
 	install, err := postgres.FindInstallation(os.Getenv("SMS_POSTGRES_BIN"))
 	check(b, err)
 	account, err := postgres.ClusterAccount()
 	check(b, err)
 	port, err := pgtest.FreePort()
 	check(b, err)
-	s.Cluster = postgres.Cluster{Installation: install, Account: account, Dir: filepath.Join(dir, "postgres"), Port: port}
-	const password = "bench"
-	ctx := context.Background()
-	check(b, s.Init(ctx, password))
-	server := s.Command()
+	cluster := postgres.Cluster{Installation: install, Account: account, Dir: filepath.Join(dir, "postgres"), Port: port}
+	check(b, cluster.Init(context.Background(), password))
+	server := cluster.Command()
 	check(b, child.Start(server, syscall.SIGQUIT))
 	b.Cleanup(func() { stop(server, syscall.SIGINT) })
-	conn, err := s.Connect(ctx, password, "postgres")
+	return cluster
+}
+
+// createDatabase makes an empty database.
+func createDatabase(b *testing.B, cluster postgres.Cluster, name string) postgres.Config {
+	b.Helper()
+	conn, err := cluster.Connect(b.Context(), password, "postgres")
 	check(b, err)
-	defer conn.Close(ctx)
-	_, err = conn.Exec(ctx, "create database student_db")
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(b.Context(), "create database "+name)
 	check(b, err)
-	s.database = s.Config(postgres.Superuser, password, "student_db")
-	_, err = postgres.Migrate(ctx, s.database, migrations.Student())
+	return cluster.Config(postgres.Superuser, password, name)
+}
+
+func (s *studentService) startDatabase(b *testing.B) {
+	b.Helper()
+	s.Cluster = startCluster(b)
+	s.database = createDatabase(b, s.Cluster, "student_db")
+	_, err := postgres.Migrate(b.Context(), s.database, migrations.Student())
 	check(b, err)
 	s.exec(b, fillStudents, firstStudent, students)
 	s.exec(b, "vacuum analyze")
