@@ -80,7 +80,7 @@ func startGateway(b *testing.B) *gatewayBench {
 	g.upstream, _ = service(upstream)
 	g.register(b, find, "configuration-service")
 	// The limit of a user is counted, but beyond what is measured.
-	g.gateway, g.gatewayPID = service("../bin/api-gateway", find, "GATEWAY_USER_RATE=1000000", "GATEWAY_USER_BURST=1000000", os.Getenv("TMP_ENV"))
+	g.gateway, g.gatewayPID = service("../bin/api-gateway", find, "GATEWAY_USER_RATE=1000000", "GATEWAY_USER_BURST=1000000")
 	g.nginx = startNginx(b, g.upstream, true)
 	g.quietNginx = startNginx(b, g.upstream, false)
 	g.studentNginx = startNginx(b, g.address, true)

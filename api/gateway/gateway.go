@@ -116,6 +116,7 @@ func (g *Gateway) Mount(s *server.Server) {
 	s.SetDoor(g.door)
 	s.HideRoutes()
 	s.Wrap(straighten)
+	s.AnswerPlain()
 	s.Engine.Use(refuseTricks, refuseDisguises, ownBodies)
 	for _, r := range g.routes {
 		handler := g.handle(r)

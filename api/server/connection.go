@@ -3,6 +3,7 @@ package server
 import (
 	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -59,4 +60,9 @@ func (c *impatientConn) CloseWrite() error {
 		return tcp.CloseWrite()
 	}
 	return nil
+}
+
+// SyscallConn lets the state of the connection be looked at.
+func (c *impatientConn) SyscallConn() (syscall.RawConn, error) {
+	return c.Conn.(syscall.Conn).SyscallConn()
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"go.uber.org/fx"
 
+	"github.com/school-sms/sms/api/server/plain"
 	"github.com/school-sms/sms/internal/discovery"
 	"github.com/school-sms/sms/internal/settings"
 )
@@ -46,3 +48,11 @@ func (s *Server) instance(cfg discovery.Config) discovery.Instance {
 func (s *Server) Wrap(around func(http.Handler) http.Handler) {
 	s.http.Handler = around(s.http.Handler)
 }
+
+// AnswerPlain has plain requests answered before net/http, for a process that has to answer very many. The server does not listen yet.
+func (s *Server) AnswerPlain() {
+	s.front = plain.NewFront(plain.Config{Server: s.http, Watch: callerWatch, ConnState: s.callers.count, Log: s.log})
+}
+
+// callerWatch is how late it may be noticed that a caller of a plain request has gone.
+const callerWatch = 100 * time.Millisecond

@@ -20,6 +20,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/school-sms/sms/api/server/plain"
 	"github.com/school-sms/sms/internal/child"
 	"github.com/school-sms/sms/internal/discovery"
 	"github.com/school-sms/sms/internal/identity"
@@ -102,6 +103,7 @@ type Server struct {
 	log      *slog.Logger
 	db       *postgres.DB // nil when there is none
 	http     *http.Server
+	front    *plain.Front // nil when net/http answers everything
 	listener net.Listener
 	shared   net.Listener // nil when there is none
 	local    net.Listener // nil when there is none
@@ -196,7 +198,11 @@ func (s *Server) Start(ctx context.Context) error {
 }
 
 func (s *Server) serve(l net.Listener) {
-	if err := s.http.Serve(impatientListener{l, s.cfg.WriteIdleTimeout}); !s.draining.Load() && !errors.Is(err, http.ErrServerClosed) {
+	l = impatientListener{l, s.cfg.WriteIdleTimeout}
+	if s.front != nil {
+		l = s.front.Listener(l)
+	}
+	if err := s.http.Serve(l); !s.draining.Load() && !errors.Is(err, http.ErrServerClosed) {
 		select {
 		case s.failed <- fmt.Errorf("serve: %w", err):
 		default: // one failure is enough to end the process

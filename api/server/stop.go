@@ -2,12 +2,14 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
 
+	"github.com/school-sms/sms/api/server/plain"
 	"github.com/school-sms/sms/internal/child"
 )
 
@@ -36,7 +38,11 @@ func (s *Server) Stop(ctx context.Context) error {
 	s.callers.awaitNone(ctx, idle.C)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer cancel()
-	if err := s.http.Shutdown(ctx); err != nil {
+	err := s.http.Shutdown(ctx)
+	if s.front != nil {
+		err = errors.Join(err, s.front.Shutdown(ctx))
+	}
+	if err != nil {
 		_ = s.http.Close()
 		return fmt.Errorf("requests still ran after %s and were cut off: %w", s.cfg.ShutdownTimeout, err)
 	}
@@ -77,6 +83,9 @@ func (c *sharedConns) count(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew, http.StateClosed, http.StateHijacked:
 	default:
+		return
+	}
+	if _, passed := conn.(*plain.Passed); passed && state == http.StateNew { // it was counted when it came
 		return
 	}
 	if c.port == 0 || portOf(conn.LocalAddr()) != c.port {

@@ -1,0 +1,147 @@
+package plain
+
+import (
+	"bytes"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strings"
+)
+
+type verdict int
+
+const (
+	isPlain    verdict = iota
+	unfinished         // may become plain
+	other              // net/http's matter
+)
+
+// request reads a plain request. Only what RFC 9112 lets be written in one way is plain:
+//
+//	GET /path?query HTTP/1.1␍␊      of printable ASCII; single spaces; nothing but a path
+//	Name: value␍␊                   a name of letters, digits, - and _; one space at most; a value of printable ASCII
+//	␍␊                              and nothing after it
+//
+// with exactly one Host, and no field that says anything about a body, an upgrade or the connection, but for
+// `Connection: keep-alive`, which is the rule anyway.
+func (c *conn) request(in []byte) (*http.Request, verdict) {
+	if v := begins(in); v != isPlain {
+		return nil, v
+	}
+	end := bytes.Index(in, []byte("\r\n\r\n"))
+	if end < 0 {
+		return nil, unfinished
+	}
+	if end+4 != len(in) {
+		return nil, other
+	}
+	text := string(in[:end+2])
+	line, fields, _ := strings.Cut(text, "\r\n")
+	target, ok := strings.CutSuffix(line[len(method):], " HTTP/1.1")
+	if !ok || !printable(target, '!') {
+		return nil, other
+	}
+	address, err := url.ParseRequestURI(target)
+	if err != nil {
+		return nil, other
+	}
+	header, host, ok := readFields(fields)
+	if !ok {
+		return nil, other
+	}
+	r := http.Request{Method: http.MethodGet, URL: address, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, Body: http.NoBody,
+		Host: host, RequestURI: target, RemoteAddr: c.remote}
+	return r.WithContext(c.ctx), isPlain
+}
+
+const method = "GET "
+
+// begins tells by its first bytes what cannot be plain.
+func begins(in []byte) verdict {
+	const start = method + "/"
+	if n := min(len(in), len(start)); string(in[:n]) != start[:n] {
+		return other
+	}
+	if len(in) <= len(start) {
+		return unfinished
+	}
+	if in[len(start)] == '/' { // net/url could take it for a host
+		return other
+	}
+	return isPlain
+}
+
+// readFields reads the lines of the header, all of which end with ␍␊.
+func readFields(lines string) (header http.Header, host string, ok bool) {
+	n := strings.Count(lines, "\n")
+	header, values := make(http.Header, n), make([]string, n)
+	for hosts := 0; ; {
+		line, rest, more := strings.Cut(lines, "\r\n")
+		if !more {
+			return header, host, hosts == 1 && lines == ""
+		}
+		lines = rest
+		name, value, found := strings.Cut(line, ":")
+		if !found || !isName(name) {
+			return nil, "", false
+		}
+		value = strings.TrimPrefix(value, " ")
+		if !printable(value, ' ') || strings.HasPrefix(value, " ") || strings.HasSuffix(value, " ") {
+			return nil, "", false
+		}
+		switch name = textproto.CanonicalMIMEHeaderKey(name); name {
+		case "Host":
+			hosts++
+			host = value
+			if !isHost(value) {
+				return nil, "", false
+			}
+			continue
+		case "Connection":
+			if !strings.EqualFold(value, "keep-alive") {
+				return nil, "", false
+			}
+		case "Content-Length", "Transfer-Encoding", "Te", "Trailer", "Upgrade", "Expect", "Keep-Alive", "Proxy-Connection", "Pragma":
+			return nil, "", false
+		}
+		if said := header[name]; said != nil {
+			header[name] = append(said, value)
+			continue
+		}
+		values[0] = value
+		header[name], values = values[:1:1], values[1:]
+	}
+}
+
+// printable reports whether text is of ASCII from lowest to ~.
+func printable(text string, lowest byte) bool {
+	for i := range len(text) {
+		if c := text[i]; c < lowest || c > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+func isName(name string) bool {
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return name != ""
+}
+
+// isHost takes names, IPv4 and bracketed IPv6 addresses, with a port or without.
+func isHost(host string) bool {
+	for i := range len(host) {
+		switch c := host[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == ':', c == '[', c == ']':
+		default:
+			return false
+		}
+	}
+	return host != ""
+}
