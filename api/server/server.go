@@ -185,6 +185,9 @@ func (s *Server) Start(ctx context.Context) error {
 		s.callers.port = portOf(s.shared.Addr())
 		go s.serve(s.shared)
 	}
+	if s.front != nil {
+		go func() { _ = s.http.Serve(s.front) }() // ends with the shutdown, and has no error before
+	}
 	go s.serve(s.listener)
 	s.listenLocally(ctx)
 	s.Health.accept(true)
@@ -198,11 +201,11 @@ func (s *Server) Start(ctx context.Context) error {
 }
 
 func (s *Server) serve(l net.Listener) {
-	l = impatientListener{l, s.cfg.WriteIdleTimeout}
+	serve := s.http.Serve
 	if s.front != nil {
-		l = s.front.Listener(l)
+		serve = s.front.Serve
 	}
-	if err := s.http.Serve(l); !s.draining.Load() && !errors.Is(err, http.ErrServerClosed) {
+	if err := serve(impatientListener{l, s.cfg.WriteIdleTimeout}); !s.draining.Load() && !errors.Is(err, http.ErrServerClosed) {
 		select {
 		case s.failed <- fmt.Errorf("serve: %w", err):
 		default: // one failure is enough to end the process

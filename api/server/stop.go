@@ -38,11 +38,11 @@ func (s *Server) Stop(ctx context.Context) error {
 	s.callers.awaitNone(ctx, idle.C)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer cancel()
-	err := s.http.Shutdown(ctx)
+	var err error
 	if s.front != nil {
-		err = errors.Join(err, s.front.Shutdown(ctx))
+		err = s.front.Shutdown(ctx)
 	}
-	if err != nil {
+	if err = errors.Join(err, s.http.Shutdown(ctx)); err != nil {
 		_ = s.http.Close()
 		return fmt.Errorf("requests still ran after %s and were cut off: %w", s.cfg.ShutdownTimeout, err)
 	}

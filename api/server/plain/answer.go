@@ -43,7 +43,11 @@ func (a *answer) WriteHeader(status int) {
 	a.status = status
 	a.out = append(a.out, "HTTP/1.1 "...)
 	a.out = strconv.AppendInt(a.out, int64(status), 10)
-	a.out = append(append(append(a.out, ' '), http.StatusText(status)...), "\r\n"...)
+	text := http.StatusText(status)
+	if text == "" {
+		text = "status code " + strconv.Itoa(status)
+	}
+	a.out = append(append(append(a.out, ' '), text...), "\r\n"...)
 	for name, values := range a.header {
 		if !a.note(name, values) {
 			continue
@@ -58,9 +62,10 @@ func (a *answer) WriteHeader(status int) {
 func (a *answer) note(name string, values []string) bool {
 	switch name {
 	case "Content-Length":
-		n, err := strconv.ParseInt(strings.TrimSpace(values[0]), 10, 64)
-		if len(values) == 1 && err == nil && n >= 0 && a.hasBody() {
-			a.length = n
+		if len(values) == 1 && a.hasBody() {
+			if n, err := strconv.ParseUint(strings.TrimSpace(values[0]), 10, 63); err == nil {
+				a.length = int64(n)
+			}
 		}
 		return false
 	case "Connection":
@@ -70,6 +75,7 @@ func (a *answer) note(name string, values []string) bool {
 		return false
 	case "Content-Type":
 		a.typed = true
+		return a.status != http.StatusNotModified // as net/http
 	case "Content-Encoding":
 		a.encoded = len(values) > 0 && values[0] != ""
 	case "Date":
@@ -106,10 +112,10 @@ func (a *answer) Write(p []byte) (int, error) {
 		return 0, a.err
 	case !a.hasBody():
 		return 0, http.ErrBodyNotAllowed
-	case a.length >= 0 && a.wrote+int64(len(p)) > a.length:
+	}
+	if a.wrote += int64(len(p)); a.length >= 0 && a.wrote > a.length {
 		return 0, http.ErrContentLength
 	}
-	a.wrote += int64(len(p))
 	a.body = append(a.body, p...)
 	if len(a.body) > held {
 		a.send()

@@ -28,7 +28,6 @@ const (
 type conn struct {
 	net.Conn
 	front  *Front
-	from   *listener
 	ctx    context.Context // of every request on it
 	gone   context.CancelFunc
 	remote string
@@ -38,8 +37,8 @@ type conn struct {
 	answer answer
 }
 
-func newConn(raw net.Conn, f *Front, from *listener) *conn {
-	c := &conn{Conn: raw, front: f, from: from, remote: raw.RemoteAddr().String(), in: make([]byte, maxHead)}
+func newConn(raw net.Conn, f *Front) *conn {
+	c := &conn{Conn: raw, front: f, remote: raw.RemoteAddr().String(), in: make([]byte, maxHead)}
 	c.answer.conn = c
 	ctx := context.WithValue(context.Background(), http.ServerContextKey, f.cfg.Server)
 	c.ctx, c.gone = context.WithCancel(context.WithValue(ctx, http.LocalAddrContextKey, raw.LocalAddr()))
@@ -69,11 +68,14 @@ func (c *conn) serve() {
 	state, filled := int32(fresh), 0
 	for {
 		n, err := c.Read(c.in[filled:])
-		if err != nil {
+		filled += n
+		if err != nil && filled == 0 {
 			return
 		}
-		filled += n
 		r, verdict := c.request(c.in[:filled])
+		if err != nil && verdict == unfinished {
+			verdict = other // net/http says what it says to half a request
+		}
 		switch {
 		case verdict == unfinished && filled < maxHead:
 			if state != reading && !c.become(state, reading) {
@@ -84,7 +86,7 @@ func (c *conn) serve() {
 			if !c.become(state, ended) {
 				return
 			}
-			passed = c.from.pass(&Passed{Conn: c.Conn, read: c.in[:filled:filled]})
+			passed = c.front.pass(&Passed{Conn: c.Conn, read: c.in[:filled:filled]})
 			return
 		default:
 			if !c.become(state, busy) || !c.respond(r) || !c.become(busy, idle) || c.front.closing.Load() {

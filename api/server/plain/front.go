@@ -9,7 +9,6 @@ package plain
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -29,86 +28,78 @@ type Config struct {
 	Log       *slog.Logger
 }
 
-// Front stands before a http.Server. Its timeouts for headers and for idle connections are the server's.
+// Front stands before a http.Server, whose timeouts for headers and idle connections are its own too. It accepts by Serve, and is
+// itself the listener by which the server gets what is not plain, as a *Passed: the server serves the front, and nothing else.
 type Front struct {
-	cfg Config
-
-	mu      sync.Mutex
-	conns   map[*conn]struct{}
-	watched bool
-	closing atomic.Bool // written under mu
-	running sync.WaitGroup
-}
-
-// NewFront makes a front; Listener puts it before a listener.
-func NewFront(cfg Config) *Front { return &Front{cfg: cfg, conns: map[*conn]struct{}{}} }
-
-// Listener answers plain requests on the connections of l. It yields the connections that are net/http's matter, as a *Passed.
-func (f *Front) Listener(l net.Listener) net.Listener {
-	front := &listener{Listener: l, front: f, passed: make(chan net.Conn), failed: make(chan error, 1), closed: make(chan struct{})}
-	go front.accept()
-	return front
-}
-
-type listener struct {
-	net.Listener
-	front  *Front
+	cfg    Config
 	passed chan net.Conn
-	failed chan error
-	closed chan struct{}
+	closed chan struct{} // the server takes no more connections
 	once   sync.Once
+
+	mu        sync.Mutex
+	listeners []net.Listener
+	conns     map[*conn]struct{}
+	watched   bool
+	closing   atomic.Bool // written under mu
+	running   sync.WaitGroup
 }
 
-func (l *listener) accept() {
+// NewFront makes a front.
+func NewFront(cfg Config) *Front {
+	return &Front{cfg: cfg, passed: make(chan net.Conn), closed: make(chan struct{}), conns: map[*conn]struct{}{}}
+}
+
+// acceptAgain is the pause after a connection could not be accepted because something is short, files for example.
+const acceptAgain = 20 * time.Millisecond
+
+// Serve accepts connections of l until that is closed, by Shutdown for example, and returns why it ended.
+func (f *Front) Serve(l net.Listener) error {
+	f.mu.Lock()
+	f.listeners = append(f.listeners, l)
+	f.mu.Unlock()
 	for {
-		raw, err := l.Listener.Accept()
-		if err != nil {
-			if temporary, ok := errors.AsType[net.Error](err); ok && temporary.Timeout() {
-				continue
+		raw, err := l.Accept()
+		switch {
+		case err == nil:
+			f.serve(raw)
+		case lacks(err):
+			f.cfg.Log.Warn("a connection cannot be accepted", "error", err.Error())
+			select {
+			case <-time.After(acceptAgain):
+			case <-f.closed:
+				return err
 			}
-			if lacks(err) { // files, for example: some are free again in a moment
-				l.front.cfg.Log.Warn("a connection cannot be accepted", "error", err.Error())
-				select {
-				case <-time.After(acceptAgain):
-					continue
-				case <-l.closed:
-				}
-			}
-			l.failed <- err
-			return
+		default:
+			return err
 		}
-		l.front.serve(raw, l)
 	}
 }
 
-// acceptAgain is the pause after a connection could not be accepted because something is short.
-const acceptAgain = 20 * time.Millisecond
-
-// Accept implements net.Listener.
-func (l *listener) Accept() (net.Conn, error) {
+// Accept implements net.Listener for the server.
+func (f *Front) Accept() (net.Conn, error) {
 	select {
-	case c := <-l.passed:
+	case c := <-f.passed:
 		return c, nil
-	case err := <-l.failed:
-		l.failed <- err
-		return nil, err
-	case <-l.closed:
+	case <-f.closed:
 		return nil, net.ErrClosed
 	}
 }
 
-// Close implements net.Listener.
-func (l *listener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
+// Close implements net.Listener: the server takes no more connections.
+func (f *Front) Close() error {
+	f.once.Do(func() { close(f.closed) })
+	return nil
 }
 
-// pass hands a connection to net/http; false when that takes none any more.
-func (l *listener) pass(c net.Conn) bool {
+// Addr implements net.Listener. A front has none of its own.
+func (f *Front) Addr() net.Addr { return &net.TCPAddr{} }
+
+// pass hands a connection to the server; false when that takes none any more.
+func (f *Front) pass(c net.Conn) bool {
 	select {
-	case l.passed <- c:
+	case f.passed <- c:
 		return true
-	case <-l.closed:
+	case <-f.closed:
 		return false
 	}
 }
@@ -136,11 +127,14 @@ func (p *Passed) CloseWrite() error {
 	return nil
 }
 
-// Shutdown closes idle connections and waits for the requests that run. When ctx ends first it closes them too, and returns its
-// error. The listeners must have been closed before.
+// Shutdown closes the listeners and idle connections, and waits for the plain requests that run. When ctx ends first it closes
+// their connections too, and returns its error. The server is shut down after it.
 func (f *Front) Shutdown(ctx context.Context) error {
 	f.mu.Lock()
 	f.closing.Store(true)
+	for _, l := range f.listeners {
+		l.Close()
+	}
 	for c := range f.conns {
 		c.closeIdle()
 	}
@@ -163,16 +157,17 @@ func (f *Front) Shutdown(ctx context.Context) error {
 	}
 }
 
-func (f *Front) serve(raw net.Conn, from *listener) {
-	c := newConn(raw, f, from)
+func (f *Front) serve(raw net.Conn) {
+	f.tell(raw, http.StateNew)
+	c := newConn(raw, f)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closing.Load() {
 		raw.Close()
+		f.tell(raw, http.StateClosed)
 		return
 	}
 	f.conns[c] = struct{}{}
-	f.tell(raw, http.StateNew)
 	if !f.watched {
 		f.watched = true
 		go f.watch()

@@ -30,6 +30,9 @@ func (c *conn) request(in []byte) (*http.Request, verdict) {
 	}
 	end := bytes.Index(in, []byte("\r\n\r\n"))
 	if end < 0 {
+		if !inLines(in) {
+			return nil, other
+		}
 		return nil, unfinished
 	}
 	if end+4 != len(in) {
@@ -69,6 +72,19 @@ func begins(in []byte) verdict {
 		return other
 	}
 	return isPlain
+}
+
+// inLines reports whether what has come is of printable ASCII and whole line ends. What never becomes a plain head must not be
+// waited for.
+func inLines(in []byte) bool {
+	for i, c := range in {
+		switch {
+		case c == '\n' && in[i-1] == '\r', c == '\r' && (i+1 == len(in) || in[i+1] == '\n'):
+		case c < ' ' || c > '~':
+			return false
+		}
+	}
+	return true
 }
 
 // readFields reads the lines of the header, all of which end with ␍␊.
