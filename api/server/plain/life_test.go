@@ -166,3 +166,18 @@ func TestShutdownEndsInTime(t *testing.T) {
 		t.Error(said)
 	}
 }
+
+// net/http answers these before they are whole.
+func TestWhatNeverBecomesPlainIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	p := start(t, echo, nil)
+	for _, begun := range []string{"GET /a\r\n", "GET /a HTTP/1.1\nHost: a\n\n", "GET /a HTTP/1.1\r\n folded: a\r\n", "G\tT /a HTTP/1.1\r\n"} {
+		c := dial(t, p.fronted)
+		if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.send(begun).in.Peek(1); err != nil {
+			t.Errorf("%q: %v", begun, err)
+		}
+	}
+}

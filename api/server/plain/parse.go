@@ -30,31 +30,39 @@ func (c *conn) request(in []byte) (*http.Request, verdict) {
 	}
 	end := bytes.Index(in, []byte("\r\n\r\n"))
 	if end < 0 {
-		if !inLines(in) {
-			return nil, other
+		if lines := bytes.LastIndex(in, []byte("\r\n")) + 2; !inLines(in) || lines >= 2 && c.read(string(in[:lines])) == nil {
+			return nil, other // at once: what never becomes plain must not be waited for
 		}
 		return nil, unfinished
 	}
 	if end+4 != len(in) {
 		return nil, other
 	}
-	text := string(in[:end+2])
-	line, fields, _ := strings.Cut(text, "\r\n")
+	r := c.read(string(in[:end+2]))
+	if r == nil || r.Host == "" {
+		return nil, other
+	}
+	return r, isPlain
+}
+
+// read makes a request of whole lines; nil when they are not plain. Host is empty when there is none.
+func (c *conn) read(lines string) *http.Request {
+	line, fields, _ := strings.Cut(lines, "\r\n")
 	target, ok := strings.CutSuffix(line[len(method):], " HTTP/1.1")
 	if !ok || !printable(target, '!') {
-		return nil, other
+		return nil
 	}
 	address, err := url.ParseRequestURI(target)
 	if err != nil {
-		return nil, other
+		return nil
 	}
 	header, host, ok := readFields(fields)
 	if !ok {
-		return nil, other
+		return nil
 	}
 	r := http.Request{Method: http.MethodGet, URL: address, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, Body: http.NoBody,
 		Host: host, RequestURI: target, RemoteAddr: c.remote}
-	return r.WithContext(c.ctx), isPlain
+	return r.WithContext(c.ctx)
 }
 
 const method = "GET "
@@ -74,8 +82,7 @@ func begins(in []byte) verdict {
 	return isPlain
 }
 
-// inLines reports whether what has come is of printable ASCII and whole line ends. What never becomes a plain head must not be
-// waited for.
+// inLines reports whether what has come is of printable ASCII and whole line ends.
 func inLines(in []byte) bool {
 	for i, c := range in {
 		switch {
@@ -91,10 +98,10 @@ func inLines(in []byte) bool {
 func readFields(lines string) (header http.Header, host string, ok bool) {
 	n := strings.Count(lines, "\n")
 	header, values := make(http.Header, n), make([]string, n)
-	for hosts := 0; ; {
+	for {
 		line, rest, more := strings.Cut(lines, "\r\n")
 		if !more {
-			return header, host, hosts == 1 && lines == ""
+			return header, host, true
 		}
 		lines = rest
 		name, value, found := strings.Cut(line, ":")
@@ -107,11 +114,10 @@ func readFields(lines string) (header http.Header, host string, ok bool) {
 		}
 		switch name = textproto.CanonicalMIMEHeaderKey(name); name {
 		case "Host":
-			hosts++
-			host = value
-			if !isHost(value) {
+			if host != "" || !isHost(value) {
 				return nil, "", false
 			}
+			host = value
 			continue
 		case "Connection":
 			if !strings.EqualFold(value, "keep-alive") {
