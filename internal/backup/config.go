@@ -43,6 +43,21 @@ type Source struct {
 // Sources are the databases of the configuration.
 type Sources []Source
 
+// RestoreRole is the role that restores: the drills' scratch databases, and what operators ask for. It may create
+// databases, and is a member of every role that owns one, so that it can give what it restores to its owner, rename and
+// drop it, and end the owner's sessions. The role of a source's URL only reads.
+const RestoreRole = "sms_restore"
+
+// restoring is the address of a database of the source's server for the role that restores.
+func (s Source) restoring(database string) (string, error) {
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		return "", errors.New("not a PostgreSQL URL")
+	}
+	u.User, u.Path = url.User(RestoreRole), "/"+database
+	return u.String(), nil
+}
+
 // sourceName is what a database may be called here: the name is part of file names and of scratch databases.
 var sourceName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,39}$`)
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -13,6 +12,19 @@ import (
 
 	"github.com/school-sms/sms/internal/storage"
 )
+
+// maintenanceDatabase is the one to be connected to while others are made, renamed and dropped. Every server has it.
+const maintenanceDatabase = "postgres"
+
+// administer connects to the source's server as the role that restores, to none of the databases of the platform: the
+// one that is to be restored may be missing.
+func administer(ctx context.Context, source Source, application string) (*pgx.Conn, error) {
+	address, err := source.restoring(maintenanceDatabase)
+	if err != nil {
+		return nil, err
+	}
+	return connect(ctx, address, application)
+}
 
 // ScratchName is the database that a drill restores into.
 func ScratchName(database, drillID string) string { return "drill_" + database + "_" + drillID }
@@ -36,7 +48,7 @@ func (t Tools) Restore(ctx context.Context, store storage.Store, m Manifest, sou
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	defer unpacked.Close()
-	target, err := inDatabase(source.URL, scratch)
+	target, err := source.restoring(scratch)
 	if err != nil {
 		return err
 	}
@@ -107,7 +119,7 @@ func rejected(words *lastWords, failure, copyErr error) error {
 
 // Count counts the rows of every table of a scratch database.
 func Count(ctx context.Context, source Source, scratch string, meter *Meter) ([]Table, error) {
-	target, err := inDatabase(source.URL, scratch)
+	target, err := source.restoring(scratch)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +136,7 @@ func Count(ctx context.Context, source Source, scratch string, meter *Meter) ([]
 }
 
 func createScratch(ctx context.Context, m Manifest, source Source, scratch string) error {
-	conn, err := connect(ctx, source.URL, "sms-drill")
+	conn, err := administer(ctx, source, "sms-drill")
 	if err != nil {
 		return err
 	}
@@ -145,7 +157,7 @@ func DropScratch(ctx context.Context, source Source, scratch string) error {
 	if id, ok := strings.CutPrefix(scratch, ScratchName(source.Database, "")); !ok || strings.Contains(id, "_") {
 		return fmt.Errorf("%s is no scratch database of %s", scratch, source.Database)
 	}
-	conn, err := connect(ctx, source.URL, "sms-drill")
+	conn, err := administer(ctx, source, "sms-drill")
 	if err != nil {
 		return err
 	}
@@ -165,7 +177,7 @@ select pg_terminate_backend(pid)
 
 // Scratches lists the scratch databases of a source that are there, as the ids of their drills.
 func Scratches(ctx context.Context, source Source) ([]string, error) {
-	conn, err := connect(ctx, source.URL, "sms-drill")
+	conn, err := administer(ctx, source, "sms-drill")
 	if err != nil {
 		return nil, err
 	}
@@ -197,14 +209,4 @@ func Refused(err error) bool {
 		return true
 	}
 	return false
-}
-
-// inDatabase is the URL with another database.
-func inDatabase(address, database string) (string, error) {
-	u, err := url.Parse(address)
-	if err != nil {
-		return "", errors.New("not a PostgreSQL URL")
-	}
-	u.Path = "/" + database
-	return u.String(), nil
 }

@@ -85,7 +85,7 @@ func TestABackupIsVerifiedAndVerifiedAgain(t *testing.T) {
 	var outcome backup.Outcome
 	must(t, json.Unmarshal(made.Outcome, &outcome))
 	dead := "drill_" + p.source.Database + "_" + outcome.Drill.DrillID // as a worker leaves it that dies before it drops it
-	backuptest.Exec(t, "postgres", "create database "+dead+" owner "+backuptest.Role)
+	backuptest.Exec(t, "postgres", "create database "+dead+" owner "+engine.RestoreRole)
 	again := p.until(backups+"/"+p.begin(backups+"/"+made.ID[:5]+"/verify", nil).ID, ended)
 	if again.State != operation.Succeeded || again.Kind != string(operation.RestoreDrill) {
 		t.Errorf("verified again: %s: %s", again.State, again.Summary)
