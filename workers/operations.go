@@ -35,11 +35,11 @@ func SmokeTestRegistration(cfg smoketestacts.Config) Registration {
 
 // BackupRegistration adds backups and drills.
 func BackupRegistration(cfg backup.Config, store *operation.Store, liveness temporalclient.Liveness, log *slog.Logger) (Registration, error) {
-	directory, err := storage.NewDirectory(cfg.Dir)
+	kept, err := storage.Open(cfg.Storage)
 	if err != nil {
 		return nil, err
 	}
-	acts := &backupacts.Activities{Sources: cfg.Databases, Tools: backup.Tools{Bin: cfg.PostgresBin}, Store: directory,
+	acts := &backupacts.Activities{Sources: cfg.Databases, Tools: backup.Tools{Bin: cfg.PostgresBin}, Store: kept,
 		Operations: store, Liveness: liveness, Slots: make(chan struct{}, cfg.Parallel), Log: log}
 	return func(r worker.Registry) {
 		r.RegisterWorkflow(backupflow.Backup)

@@ -55,7 +55,7 @@ func (a *Activities) DumpDatabase(ctx context.Context, in DumpInput) (Stored, er
 	if err != nil {
 		return Stored{}, err
 	}
-	if swept, err := a.Store.Sweep(ctx); err != nil || swept > 0 {
+	if swept, err := a.Store.Sweep(ctx, nil); err != nil || swept > 0 {
 		a.Log.Info("swept unfinished backups", "count", swept, "error", err)
 	}
 	var m backup.Manifest

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/school-sms/sms/internal/storage"
 )
 
 // Config is what backups need. Passwords are in the file that the variable PGPASSFILE names (PostgreSQL manual, section
@@ -17,8 +19,8 @@ type Config struct {
 	// Databases to back up: name=URL, comma-separated, without passwords, for example
 	// student_db=postgres://sms_backup@127.0.0.1:15432/student_db. A comma within a URL is written %2C.
 	Databases Sources `env:"BACKUP_DATABASES"`
-	// Dir is the folder that backups are kept in.
-	Dir string `env:"BACKUP_DIR" envDefault:"backups"`
+	// Storage is where backups are kept, and copied to.
+	Storage storage.Config
 	// PostgresBin is the folder of pg_dump and pg_restore; empty: the newest installed, else those on the PATH.
 	PostgresBin string `env:"POSTGRES_BIN"`
 	// Parallel is how many dumps and restores run at once.
@@ -27,10 +29,11 @@ type Config struct {
 
 // Check names every fault.
 func (c Config) Check() error {
+	var faults []error
 	if c.Parallel < 1 {
-		return errors.New("BACKUP_PARALLEL must be at least 1")
+		faults = append(faults, errors.New("BACKUP_PARALLEL must be at least 1"))
 	}
-	return nil
+	return errors.Join(append(faults, c.Storage.Check())...)
 }
 
 // Source is a database that can be backed up.
