@@ -7,6 +7,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.uber.org/fx"
 
+	backupacts "github.com/school-sms/sms/activities/backup"
 	smoketestacts "github.com/school-sms/sms/activities/smoketest"
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/backup"
@@ -24,7 +25,8 @@ var Module = fx.Module("workers",
 	registration(BackupRegistration),
 	registration(RolloutRegistration),
 	fx.Provide(fx.Annotate(newHost, fx.ParamTags(``, `group:"registrations"`))),
-	fx.Invoke(start),
+	fx.Provide(func() *backupacts.Running { return &backupacts.Running{} }),
+	fx.Invoke(start, func(s *server.Server, running *backupacts.Running) { s.Metrics.MustRegister(running) }),
 )
 
 // registration provides a constructor's Registration to the worker.

@@ -34,13 +34,13 @@ func SmokeTestRegistration(cfg smoketestacts.Config) Registration {
 }
 
 // BackupRegistration adds backups and drills.
-func BackupRegistration(cfg backup.Config, store *operation.Store, liveness temporalclient.Liveness, log *slog.Logger) (Registration, error) {
+func BackupRegistration(cfg backup.Config, store *operation.Store, liveness temporalclient.Liveness, running *backupacts.Running, log *slog.Logger) (Registration, error) {
 	kept, err := storage.Open(cfg.Storage)
 	if err != nil {
 		return nil, err
 	}
 	acts := &backupacts.Activities{Sources: cfg.Databases, Tools: backup.Tools{Bin: cfg.PostgresBin}, Store: kept,
-		Operations: store, Liveness: liveness, Slots: make(chan struct{}, cfg.Parallel), Log: log}
+		Operations: store, Liveness: liveness, Slots: make(chan struct{}, cfg.Parallel), Running: running, Log: log}
 	return func(r worker.Registry) {
 		r.RegisterWorkflow(backupflow.Backup)
 		r.RegisterWorkflow(backupflow.RestoreDrill)

@@ -25,7 +25,9 @@ type Activities struct {
 	Liveness   Liveness
 	// Slots bounds how many dumps and restores run at once; nil: no bound.
 	Slots chan struct{}
-	Log   *slog.Logger
+	// Running shows what runs; nil: nothing is shown.
+	Running *Running
+	Log     *slog.Logger
 }
 
 // DumpInput names the backup to make.
@@ -59,7 +61,7 @@ func (a *Activities) DumpDatabase(ctx context.Context, in DumpInput) (Stored, er
 		a.Log.Info("swept unfinished backups", "count", swept, "error", err)
 	}
 	var m backup.Manifest
-	err = a.attended(ctx, stallLimit, func(ctx context.Context, meter *backup.Meter) (err error) {
+	err = a.attended(ctx, in.Database, stallLimit, func(ctx context.Context, meter *backup.Meter) (err error) {
 		m, err = a.Tools.Save(ctx, a.Store, backup.Request{ID: in.ID, Source: source, Started: in.StartedAt}, meter)
 		return err
 	})
@@ -85,7 +87,7 @@ func (a *Activities) CheckArchive(ctx context.Context, in DrillInput) error {
 	if err != nil {
 		return err
 	}
-	return failed(a.attended(ctx, stallLimit, func(ctx context.Context, meter *backup.Meter) error {
+	return failed(a.attended(ctx, in.Database, stallLimit, func(ctx context.Context, meter *backup.Meter) error {
 		return backup.Check(ctx, a.Store, m, meter)
 	}))
 }
@@ -102,7 +104,7 @@ func (a *Activities) RestoreScratch(ctx context.Context, in DrillInput) error {
 		return err
 	}
 	a.sweepScratches(ctx, source, in.DrillID)
-	return failed(a.attended(ctx, 0, func(ctx context.Context, meter *backup.Meter) error {
+	return failed(a.attended(ctx, in.Database, 0, func(ctx context.Context, meter *backup.Meter) error {
 		return a.Tools.Restore(ctx, a.Store, m, source, backup.ScratchName(in.Database, in.DrillID), meter)
 	}))
 }
@@ -125,7 +127,7 @@ func (a *Activities) CompareScratch(ctx context.Context, in DrillInput) (Compare
 		return Compared{}, err
 	}
 	var found []backup.Table
-	err = a.attended(ctx, 0, func(ctx context.Context, meter *backup.Meter) (err error) {
+	err = a.attended(ctx, in.Database, 0, func(ctx context.Context, meter *backup.Meter) (err error) {
 		found, err = backup.Count(ctx, source, backup.ScratchName(in.Database, in.DrillID), meter)
 		return err
 	})

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/school-sms/sms/api/ops"
+	engine "github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/workflows/backup"
 )
@@ -43,7 +44,7 @@ func backupRow(o ops.Operation) []string {
 	size, rows := "-", "-"
 	var out backup.Outcome
 	if json.Unmarshal(o.Outcome, &out) == nil && out.Stored != nil {
-		size, rows = backup.Size(out.Stored.Bytes), fmt.Sprint(out.Stored.Rows)
+		size, rows = engine.Size(out.Stored.Bytes), fmt.Sprint(out.Stored.Rows)
 	}
 	return []string{o.ID, o.Subject, o.State, size, rows, when(o.StartedAt), took(o.StartedAt, o.EndedAt), o.Summary}
 }

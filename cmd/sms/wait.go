@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/school-sms/sms/api/ops"
-	"github.com/school-sms/sms/workflows/backup"
+	"github.com/school-sms/sms/internal/backup"
 )
 
 const (
@@ -153,17 +153,15 @@ func (w *watcher) show(o ops.Operation) {
 // progressOf puts what an activity says of itself in words; empty when it says nothing known.
 func progressOf(raw json.RawMessage) string {
 	var p struct {
-		Bytes     int64 `json:"bytes"`
-		Tables    int64 `json:"tables"`
-		AllTables int64 `json:"allTables"`
+		backup.Moved
 		// WaitingFor is said by what waits.
 		WaitingFor string `json:"waitingFor"`
 	}
-	if json.Unmarshal(raw, &p) == nil && p.WaitingFor != "" {
-		return "waiting: " + p.WaitingFor
-	}
-	if json.Unmarshal(raw, &p) != nil || p.Bytes == 0 && p.AllTables == 0 {
+	if json.Unmarshal(raw, &p) != nil {
 		return ""
 	}
-	return fmt.Sprintf("%s, %d of %d tables counted", backup.Size(p.Bytes), p.Tables, p.AllTables)
+	if p.WaitingFor != "" {
+		return "waiting: " + p.WaitingFor
+	}
+	return p.Moved.String()
 }

@@ -77,6 +77,9 @@ const (
 	StepCancelled = "cancelled"
 )
 
+// MovedSignal is the signal by which an activity that takes long tells its workflow, in words, how far it is.
+const MovedSignal = "moved"
+
 // Step is one step of an operation, in the order begun.
 type Step struct {
 	Name  string `json:"name"`

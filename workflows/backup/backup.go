@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	activities "github.com/school-sms/sms/activities/backup"
+	engine "github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/workflows/progress"
 )
@@ -78,7 +79,7 @@ func Backup(ctx workflow.Context, in Input) (Outcome, error) {
 		return out, p.EndFailed(err, out)
 	}
 	out.Stored = &stored
-	p.Done(fmt.Sprintf("%s, %d tables, %d rows", Size(stored.Bytes), stored.Tables, stored.Rows))
+	p.Done(fmt.Sprintf("%s, %d tables, %d rows", engine.Size(stored.Bytes), stored.Tables, stored.Rows))
 	p.Say(StateStored, "Stored, not yet proven", out)
 
 	// 3. Prove it: restore it into a scratch database and compare.
@@ -100,20 +101,7 @@ func Backup(ctx workflow.Context, in Input) (Outcome, error) {
 
 	// 4. Only now it counts as a backup.
 	return out, p.End(StateVerified, fmt.Sprintf("%s, %d tables, %d rows, restored and compared in %.1f s.",
-		Size(stored.Bytes), drill.Tables, drill.Rows, drill.RestoreSeconds), out)
-}
-
-// Size is a number of bytes for people.
-func Size(bytes int64) string {
-	switch b := float64(bytes); {
-	case b >= 1e9:
-		return fmt.Sprintf("%.1f GB", b/1e9)
-	case b >= 1e6:
-		return fmt.Sprintf("%.1f MB", b/1e6)
-	case b >= 1e3:
-		return fmt.Sprintf("%.1f kB", b/1e3)
-	}
-	return fmt.Sprintf("%d B", bytes)
+		engine.Size(stored.Bytes), drill.Tables, drill.Rows, drill.RestoreSeconds), out)
 }
 
 // WorkflowID is the id of a backup that is started at a time. A schedule's backups are named by Temporal, which appends
