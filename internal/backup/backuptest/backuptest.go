@@ -73,7 +73,7 @@ func New(t testing.TB, students int) backup.Source {
 // Exec runs a statement in a database as the superuser.
 func Exec(t testing.TB, database, statement string, args ...any) {
 	t.Helper()
-	conn := connect(t, database)
+	conn := Connect(t, database)
 	defer conn.Close(context.Background())
 	mode := []any{pgx.QueryExecModeSimpleProtocol} // which takes several statements
 	if len(args) > 0 {
@@ -87,7 +87,7 @@ func Exec(t testing.TB, database, statement string, args ...any) {
 // Number reads one number as the superuser.
 func Number(t testing.TB, query string, args ...any) int {
 	t.Helper()
-	conn := connect(t, "postgres")
+	conn := Connect(t, "postgres")
 	defer conn.Close(context.Background())
 	var n int
 	if err := conn.QueryRow(context.Background(), query, args...).Scan(&n); err != nil {
@@ -96,7 +96,8 @@ func Number(t testing.TB, query string, args ...any) int {
 	return n
 }
 
-func connect(t testing.TB, database string) *pgx.Conn {
+// Connect opens a session of the superuser.
+func Connect(t testing.TB, database string) *pgx.Conn {
 	t.Helper()
 	conn, err := shared.cluster.Connect(context.Background(), shared.password, database)
 	if err != nil {
