@@ -53,6 +53,17 @@ func (e Entry) HasArchive() bool {
 	return slices.ContainsFunc(e.Objects, func(o storage.Object) bool { return partOf(o.Name) == partArchive })
 }
 
+// State is verified, stored or failed.
+func (e Entry) State() string {
+	switch {
+	case e.Verified():
+		return StateVerified
+	case e.Fault == nil && !e.Disproven():
+		return StateStored
+	}
+	return StateFailed
+}
+
 // Bytes is how much of the storage it takes.
 func (e Entry) Bytes() int64 {
 	var sum int64
