@@ -29,8 +29,7 @@ func administer(ctx context.Context, source Source, application string) (*pgx.Co
 // ScratchName is the database that a drill restores into.
 func ScratchName(database, drillID string) string { return "drill_" + database + "_" + drillID }
 
-// Restore makes the scratch database anew and restores an archive into it. It returns ErrRejected when the archive is
-// at fault, ErrDamaged when it is cut off, and other errors when the server or a program was.
+// Restore makes the scratch database anew and restores an archive into it, as Fill does.
 func (t Tools) Restore(ctx context.Context, store storage.Store, m Manifest, source Source, scratch string, meter *Meter) error {
 	if err := DropScratch(ctx, source, scratch); err != nil {
 		return err
@@ -38,6 +37,17 @@ func (t Tools) Restore(ctx context.Context, store storage.Store, m Manifest, sou
 	if err := createScratch(ctx, m, source, scratch); err != nil {
 		return err
 	}
+	return t.Fill(ctx, store, m, source, scratch, meter)
+}
+
+// Fill restores an archive into a database that is there and empty: a drill's, or that of an operator's restore. It returns
+// ErrRejected when the archive is at fault, ErrDamaged when it is cut off, and other errors when the server or a program was.
+func (t Tools) Fill(ctx context.Context, store storage.Store, m Manifest, source Source, database string, meter *Meter) error {
+	return t.pour(ctx, store, m, source, database, meter, "--exit-on-error", "--no-owner", "--no-acl")
+}
+
+// pour sends an archive through pg_restore into a database.
+func (t Tools) pour(ctx context.Context, store storage.Store, m Manifest, source Source, database string, meter *Meter, options ...string) error {
 	stored, err := store.Open(ctx, m.Archive)
 	if err != nil {
 		return err
@@ -48,14 +58,14 @@ func (t Tools) Restore(ctx context.Context, store storage.Store, m Manifest, sou
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	defer unpacked.Close()
-	target, err := source.restoring(scratch)
+	target, err := source.restoring(database)
 	if err != nil {
 		return err
 	}
 	outer := ctx
 	ctx, kill := context.WithCancel(ctx)
 	defer kill()
-	cmd, words, err := t.command(ctx, "pg_restore", "--exit-on-error", "--no-owner", "--no-acl", "--no-password", "--dbname="+target)
+	cmd, words, err := t.command(ctx, "pg_restore", append(options, "--no-password", "--dbname="+target)...)
 	if err != nil {
 		return err
 	}
