@@ -21,8 +21,9 @@ type Config struct {
 	CopyS3CredentialsFile string `env:"BACKUP_COPY_S3_CREDENTIALS_FILE"`
 	// S3Stall ends an attempt at a request to S3 in which not one byte has moved for so long.
 	S3Stall time.Duration `env:"BACKUP_S3_STALL" envDefault:"30s"`
-	// S3Attempts is how often a request to S3 is tried before it fails, with up to a second between two.
-	S3Attempts int `env:"BACKUP_S3_ATTEMPTS" envDefault:"5"`
+	// S3Patience is how long a request to S3 is tried again, while nothing or an error of the server's comes back, before
+	// it fails. A dump holds its locks meanwhile.
+	S3Patience time.Duration `env:"BACKUP_S3_PATIENCE" envDefault:"2m"`
 }
 
 // Check names every fault. It reads the files that the configuration names.
@@ -31,8 +32,8 @@ func (c Config) Check() error {
 	if c.S3Stall < time.Second {
 		faults = append(faults, errors.New("BACKUP_S3_STALL must be at least 1s"))
 	}
-	if c.S3Attempts < 1 || c.S3Attempts > 100 {
-		faults = append(faults, errors.New("BACKUP_S3_ATTEMPTS must be between 1 and 100"))
+	if c.S3Patience < 0 {
+		faults = append(faults, errors.New("BACKUP_S3_PATIENCE must not be negative"))
 	}
 	if _, err := Open(c); err != nil {
 		faults = append(faults, fmt.Errorf("BACKUP_STORAGE: %w", err))
@@ -73,5 +74,5 @@ func (c Config) open(at Location, credentialsFile string) (Store, error) {
 	if at.S3 == nil {
 		return NewDirectory(at.Folder)
 	}
-	return NewS3(*at.S3, S3Options{CredentialsFile: credentialsFile, Stall: c.S3Stall, Attempts: c.S3Attempts})
+	return NewS3(*at.S3, S3Options{CredentialsFile: credentialsFile, Stall: c.S3Stall, Patience: c.S3Patience})
 }

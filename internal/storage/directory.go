@@ -192,10 +192,13 @@ func (d *Directory) free() (int64, error) {
 type file struct {
 	f                      *os.File
 	temporary, final, name string
-	done                   bool
+	flushed, done          bool
 }
 
 func (w *file) Write(p []byte) (int, error) {
+	if w.flushed || w.done {
+		return 0, fmt.Errorf("write %s: %w", w.name, errEnded)
+	}
 	n, err := w.f.Write(p)
 	if err != nil {
 		err = fmt.Errorf("write %s: %w", w.name, classed(err))
@@ -204,6 +207,7 @@ func (w *file) Write(p []byte) (int, error) {
 }
 
 func (w *file) Flush(context.Context) error {
+	w.flushed = true
 	if err := w.f.Sync(); err != nil {
 		return fmt.Errorf("flush %s: %w", w.name, classed(err))
 	}
@@ -211,7 +215,7 @@ func (w *file) Flush(context.Context) error {
 }
 
 func (w *file) Commit(ctx context.Context) error {
-	if err := w.Flush(ctx); err != nil {
+	if err := errors.Join(context.Cause(ctx), w.Flush(ctx)); err != nil {
 		return err
 	}
 	if err := renameNoReplace(w.temporary, w.final); err != nil {

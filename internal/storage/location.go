@@ -29,7 +29,7 @@ type Bucket struct {
 	// Endpoint is the storage's address without a path: https://host[:port]. Empty: that of Amazon in the region.
 	Endpoint string
 	Region   string
-	// PathStyle puts the bucket's name into the path instead of the host's name.
+	// PathStyle puts the bucket's name into the path instead of the host's name. It is the default but at Amazon.
 	PathStyle bool
 	// CAFile has the certificates, in PEM, that vouch for the endpoint; empty: the machine's own.
 	CAFile string
@@ -54,7 +54,7 @@ var parameters = []string{"endpoint", "region", "pathStyle", "ca", "lock", "lock
 //
 //	s3://bucket/prefix?endpoint=https://host:port&region=us-east-1&pathStyle=true&ca=/path/ca.pem&lock=30d&lockMode=governance
 //
-// of which all but the bucket may be left out. lockMode is governance, the default, or compliance. The error names every
+// of which all but the bucket may be left out. pathStyle is true but at Amazon; lockMode is governance, the default, or compliance. The error names every
 // fault and never repeats the text, which may hold what should not be there.
 func ParseLocation(text string) (Location, error) {
 	if !strings.Contains(text, "://") {
@@ -102,6 +102,8 @@ func parseBucket(u *url.URL) (Bucket, error) {
 	if b.Region == "" {
 		b.Region = defaultRegion
 	}
+	e, _ := url.Parse(b.Endpoint)
+	b.PathStyle = b.Endpoint != "" && (e == nil || !atAmazon(e.Hostname()))
 	if text := query.Get("pathStyle"); text != "" {
 		if b.PathStyle, err = strconv.ParseBool(text); err != nil {
 			fault("pathStyle is neither true nor false")
@@ -109,6 +111,11 @@ func parseBucket(u *url.URL) (Bucket, error) {
 	}
 	faults = append(faults, b.checkEndpoint(), b.parseLock(query.Get("lock"), query.Get("lockMode")))
 	return b, errors.Join(faults...)
+}
+
+// atAmazon reports whether a host is one of Amazon's.
+func atAmazon(host string) bool {
+	return host == "amazonaws.com" || strings.HasSuffix(host, ".amazonaws.com") || strings.HasSuffix(host, ".amazonaws.com.cn")
 }
 
 func (b *Bucket) checkEndpoint() error {

@@ -25,9 +25,14 @@ var (
 	ErrDenied = errors.New("the storage refuses these credentials")
 	// ErrUnreachable says that the storage did not answer, or not to the end. It may later.
 	ErrUnreachable = errors.New("the storage does not answer")
+	// ErrUntrusted says that who answered has not proven to be the storage: its certificate is not one that is trusted.
+	ErrUntrusted = errors.New("the storage's certificate is not trusted")
 	// ErrCorrupt says that the storage holds, or sent, something else than what was written.
 	ErrCorrupt = errors.New("the storage does not hold what was written")
 )
+
+// errEnded says that a writer was used after its end.
+var errEnded = errors.New("the object has ended")
 
 // Object is one stored object.
 type Object struct {
@@ -41,7 +46,7 @@ type Writer interface {
 	io.Writer
 	// Flush ends the content and makes it last, still unseen. Nothing is written after it.
 	Flush(ctx context.Context) error
-	// Commit gives the object its name and makes that last. It returns ErrExists.
+	// Commit gives the object its name and makes that last, unless ctx has ended. It returns ErrExists.
 	Commit(ctx context.Context) error
 	// Abort drops the object. After Commit it does nothing. What it cannot drop is left to Sweep.
 	Abort()
@@ -81,7 +86,7 @@ func Free(_ context.Context, s Store) (bytes int64, known bool, err error) {
 
 // checkName returns an error for what cannot be an object's name in every store.
 func checkName(name string) error {
-	if !filepath.IsLocal(name) || unfinished(name) || filepath.Clean(name) != name {
+	if !filepath.IsLocal(name) || unfinished(name) || filepath.Clean(name) != name || name == "." {
 		return fmt.Errorf("%q cannot be the name of an object", name)
 	}
 	return nil
