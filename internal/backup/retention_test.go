@@ -439,7 +439,7 @@ const histories = "10000"
 
 func TestRetentionKeepsItsPromisesInRandomHistories(t *testing.T) {
 	t.Parallel()
-	if err := flag.Set("rapid.checks", histories); err != nil {
+	if err := errors.Join(flag.Set("rapid.checks", histories), flag.Set("rapid.nofailfile", "true")); err != nil {
 		t.Fatal(err)
 	}
 	var deleted int

@@ -18,9 +18,9 @@ import (
 // States of a backup besides running, failed and cancelled.
 const (
 	// StateStored says that the archive lies under its final name, not yet proven.
-	StateStored = "stored"
+	StateStored = engine.StateStored
 	// StateVerified says that the archive was restored and held what the database held.
-	StateVerified = "verified"
+	StateVerified = engine.StateVerified
 )
 
 var (
@@ -33,7 +33,12 @@ var (
 		},
 	}
 	restoreOptions = dumpOptions // as long, as patient
-	dropOptions    = workflow.ActivityOptions{
+	// recordOptions are those of a small object: written at once, or when the storage is back.
+	recordOptions = workflow.ActivityOptions{
+		StartToCloseTimeout: 5 * time.Minute, // it reads the other proofs of the database
+		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: 2 * time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute, MaximumAttempts: 15},
+	}
+	dropOptions = workflow.ActivityOptions{
 		StartToCloseTimeout:    time.Minute,
 		ScheduleToCloseTimeout: 15 * time.Minute, // then the next drill sweeps it
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second},
@@ -92,7 +97,7 @@ func Backup(ctx workflow.Context, in Input) (Outcome, error) {
 		StaticSummary:       "Drill of backup " + p.ID() + " of " + in.Database,
 	})
 	err = workflow.ExecuteChildWorkflow(child, RestoreDrill, DrillInput{
-		BackupID: p.ID(), Database: in.Database, Archive: stored.Archive, SHA256: stored.SHA256, StartedBy: "backup " + p.ID(),
+		BackupID: p.ID(), Database: in.Database, Archive: stored.Archive, SHA256: stored.SHA256, StartedBy: "backup " + p.ID(), Part: true,
 	}).Get(ctx, &drill)
 	if err != nil {
 		return out, p.EndFailed(err, out)

@@ -25,7 +25,7 @@ var stored = activities.Stored{Archive: "student_db/x.dump.zst", Bytes: 95_000_0
 
 // script says how the activities of a test end; nil means well.
 type script struct {
-	begin, dump, check, restore, compare, drop error
+	begin, dump, check, restore, compare, prove, drop error
 	// during runs within the dump, or within the restore.
 	duringDump, duringRestore func(context.Context) error
 }
@@ -42,7 +42,9 @@ type ledger struct {
 	mu      sync.Mutex
 	records []operation.Record
 	amended []operations.Amendment
-	dropped int
+	// proofs and disproofs are how many were stored.
+	proofs, disproofs int
+	dropped           int
 }
 
 // last is the final word on the operations of a kind.
@@ -94,6 +96,18 @@ func newEnvironment(t *testing.T, s script) (*testsuite.TestWorkflowEnvironment,
 		return s.run(ctx, s.duringRestore, s.restore)
 	})
 	env.OnActivity("CompareScratch", mock.Anything, mock.Anything).Return(activities.Compared{Tables: 11, Rows: 5000}, s.compare)
+	env.OnActivity("RecordProof", mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.ProofInput) error {
+		if s.prove == nil && in.BackupID != "" && in.DrillID != "" && in.Rows == 5000 {
+			l.proofs++
+		}
+		return s.prove
+	})
+	env.OnActivity("RecordDisproof", mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.ProofInput) error {
+		if in.BackupID != "" && in.DrillID != "" && in.Reason != "" {
+			l.disproofs++
+		}
+		return nil
+	})
 	env.OnActivity("DropScratch", mock.Anything, mock.Anything).Return(func(context.Context, activities.DrillInput) error {
 		l.dropped++
 		return s.drop
@@ -122,6 +136,7 @@ func TestABackupEndsVerifiedOrSaysWhyNot(t *testing.T) {
 		"scratch stays":     {script{drop: errors.New("is being accessed by other users")}, backup.StateVerified, "95.0 MB", true},
 		"unknown database":  {script{dump: final(activities.UnknownDatabaseType, "not configured")}, operation.Failed, "Not configured.", false},
 		"restore cannot be": {script{restore: errors.New("the server is away")}, operation.Failed, "The server is away.", true},
+		"proof not stored":  {script{prove: errors.New("the storage is away")}, operation.Failed, "The storage is away.", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -139,6 +154,12 @@ func TestABackupEndsVerifiedOrSaysWhyNot(t *testing.T) {
 			}
 			if (l.dropped > 0) != test.dropped {
 				t.Errorf("scratch database dropped %d times, want %t", l.dropped, test.dropped)
+			}
+			if want := test.state == backup.StateVerified; (l.proofs == 1) != want {
+				t.Errorf("%d proofs were stored, want one: %t", l.proofs, want)
+			}
+			if want := activities.DisprovesBackup(errors.Join(test.check, test.restore, test.compare)); (l.disproofs == 1) != want {
+				t.Errorf("%d disproofs were stored, want one: %t", l.disproofs, want)
 			}
 			if len(l.amended) != 0 {
 				t.Errorf("the drill of a running backup amended it: %v", l.amended)

@@ -19,6 +19,8 @@ type DrillInput struct {
 	Archive   string `json:"archive"`
 	SHA256    string `json:"sha256"`
 	StartedBy string `json:"startedBy"`
+	// Part says that the drill is the last step of the backup itself, which records how it ended.
+	Part bool `json:"part,omitempty"`
 }
 
 // DrillOutcome is what a drill that succeeded has found. RestoreSeconds is the measured time to get the data back.
@@ -33,7 +35,8 @@ type DrillOutcome struct {
 var operationActs *operations.Activities
 
 // RestoreDrill proves a backup: its archive is unchanged, can be restored, and holds every row of its snapshot. The
-// error says why it is not proven. Run on its own, not as part of a Backup, it also corrects the backup's record.
+// error says why it is not proven. What it has found lies beside the backup from then on. Unless it is part of a Backup,
+// it also corrects the backup's record.
 func RestoreDrill(ctx workflow.Context, in DrillInput) (DrillOutcome, error) {
 	p, err := progress.Start(ctx, progress.Operation{
 		Kind: operation.RestoreDrill, Subject: in.Database, StartedBy: in.StartedBy, Input: in,
@@ -43,7 +46,10 @@ func RestoreDrill(ctx workflow.Context, in DrillInput) (DrillOutcome, error) {
 		return DrillOutcome{}, p.EndFailed(err, nil)
 	}
 	out, err := drill(ctx, p, in)
-	if workflow.GetInfo(ctx).ParentWorkflowExecution == nil {
+	if activities.DisprovesBackup(err) {
+		disprove(ctx, in, out, err)
+	}
+	if !in.Part {
 		amend(ctx, in, out, err)
 	}
 	if err != nil {
@@ -73,13 +79,38 @@ func drill(ctx workflow.Context, p *progress.Progress, in DrillInput) (DrillOutc
 
 	// 3. Every table has the rows that the snapshot had.
 	p.Step("Compare the rows of every table")
+	began = workflow.Now(ctx)
 	var compared activities.Compared
 	if err := run(ctx, "compare the rows of every table", acts.CompareScratch, work, &compared); err != nil {
 		return out, err
 	}
 	out.Tables, out.Rows, out.VerifiedAt = compared.Tables, compared.Rows, workflow.Now(ctx)
 	p.Done(fmt.Sprintf("%d tables, %d rows", out.Tables, out.Rows))
-	return out, nil
+
+	// 4. Only with the proof beside it, it counts.
+	p.Step("Store the proof")
+	record := recordOptions
+	record.Summary = "store the proof"
+	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, record), acts.RecordProof, activities.ProofInput{
+		DrillInput: work, BackupID: in.BackupID, At: out.VerifiedAt, RestoreSeconds: out.RestoreSeconds,
+		CompareSeconds: out.VerifiedAt.Sub(began).Seconds(), Tables: out.Tables, Rows: out.Rows,
+	}).Get(ctx, nil)
+	return out, err
+}
+
+// disprove puts beside the backup that it is bad, so that it counts nowhere any more.
+func disprove(ctx workflow.Context, in DrillInput, out DrillOutcome, err error) {
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	options := recordOptions
+	options.Summary = "store that the backup is bad"
+	err = workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), acts.RecordDisproof, activities.ProofInput{
+		DrillInput: activities.DrillInput{DrillID: out.DrillID, Database: in.Database, Archive: in.Archive, SHA256: in.SHA256},
+		BackupID:   in.BackupID, At: workflow.Now(ctx), Reason: progress.Sentence(progress.Reason(err)),
+	}).Get(ctx, nil)
+	if err != nil {
+		workflow.GetLogger(ctx).Error("a bad backup cannot be marked as such", "backup", in.BackupID, "error", err)
+	}
 }
 
 func run(ctx workflow.Context, summary string, activity any, in activities.DrillInput, result any) error {
