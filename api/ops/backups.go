@@ -17,6 +17,7 @@ var backups = kind{kind: operation.Backup, path: base + "/backups", one: "backup
 
 func (s *Service) mountBackups(srv *server.Server) {
 	s.mountKind(srv, backups)
+	s.mountRecovery(srv)
 	server.Register(srv, server.Operation{ID: "start-backup", Method: http.MethodPost, Path: backups.path, Status: http.StatusAccepted,
 		Summary: "Back up a database, and prove the backup by a restore", Roles: writers, Errors: []int{http.StatusConflict}}, s.startBackup)
 	server.Register(srv, server.Operation{ID: "verify-backup", Method: http.MethodPost, Path: backups.path + "/{id}/verify", Status: http.StatusAccepted,
