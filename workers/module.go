@@ -19,14 +19,14 @@ import (
 
 // Module is the worker of every kind of operation. A kind is added by its registration.
 var Module = fx.Module("workers",
-	fx.Provide(settings.Load[Config], settings.Load[backup.Config], settings.Load[smoketestacts.Config], settings.Load[RolloutConfig], settings.Load[discovery.Config], operation.NewStore, Schedules),
+	fx.Provide(settings.Load[Config], settings.Load[backup.Config], settings.Load[smoketestacts.Config], settings.Load[RolloutConfig], settings.Load[discovery.Config], operation.NewStore, NewBackupActivities, Schedules),
 	registration(RecordRegistration),
 	registration(SmokeTestRegistration),
 	registration(BackupRegistration),
 	registration(RolloutRegistration),
 	fx.Provide(fx.Annotate(newHost, fx.ParamTags(``, `group:"registrations"`))),
 	fx.Provide(func() *backupacts.Running { return &backupacts.Running{} }),
-	fx.Invoke(start, func(s *server.Server, running *backupacts.Running) { s.Metrics.MustRegister(running) }),
+	fx.Invoke(start, keepCatalogue, func(s *server.Server, running *backupacts.Running) { s.Metrics.MustRegister(running) }),
 )
 
 // registration provides a constructor's Registration to the worker.

@@ -18,9 +18,13 @@ type Liveness interface {
 
 // Activities back up and restore. Each may be repeated: it starts from what is there.
 type Activities struct {
-	Sources    backup.Sources
-	Tools      backup.Tools
-	Store      storage.Store
+	Sources backup.Sources
+	Tools   backup.Tools
+	Store   storage.Store
+	// Copy is the second storage; nil: there is none.
+	Copy storage.Store
+	// Policy says what retention keeps.
+	Policy     backup.Policy
 	Operations *operation.Store
 	Liveness   Liveness
 	// Slots bounds how many dumps and restores run at once; nil: no bound.
@@ -68,8 +72,7 @@ func (a *Activities) DumpDatabase(ctx context.Context, in DumpInput) (Stored, er
 	if err != nil {
 		return Stored{}, failed(err)
 	}
-	return Stored{Archive: m.Archive, Bytes: m.Bytes, DumpBytes: m.DumpBytes, SHA256: m.SHA256, Tables: len(m.Tables), Rows: m.Rows(),
-		ServerVersion: m.ServerVersion, Seconds: m.EndedAt.Sub(m.StartedAt).Seconds(), Warnings: len(m.Warnings)}, nil
+	return storedOf(m), nil
 }
 
 // DrillInput names a backup and the drill that is to prove it.

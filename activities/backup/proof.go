@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/school-sms/sms/internal/backup"
@@ -32,8 +33,13 @@ func (a *Activities) RecordProof(ctx context.Context, in ProofInput) error {
 		Tables: in.Tables, Rows: in.Rows, ServerVersion: m.ServerVersion}))
 }
 
-// RecordDisproof writes beside a backup that the drill has found it to be bad.
+// RecordDisproof writes beside a backup that the drill has found it to be bad. Where nothing is left of the backup,
+// nothing is written.
 func (a *Activities) RecordDisproof(ctx context.Context, in ProofInput) error {
+	base, _, _ := strings.Cut(in.Archive, ".")
+	if left, err := a.Store.List(ctx, base+"."); err != nil || len(left) == 0 {
+		return err
+	}
 	return failed(backup.WriteDisproof(ctx, a.Store, backup.Disproof{BackupID: in.BackupID, Database: in.Database, Archive: in.Archive,
 		DrillID: in.DrillID, FoundAt: in.At, Reason: in.Reason}))
 }

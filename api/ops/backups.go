@@ -8,12 +8,13 @@ import (
 	"strings"
 
 	"github.com/school-sms/sms/api/server"
+	engine "github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/workflows/backup"
 )
 
-var backups = kind{kind: operation.Backup, path: base + "/backups", one: "backup", many: "backups", also: []operation.Kind{operation.RestoreDrill}}
+var backups = kind{kind: operation.Backup, path: base + "/backups", one: "backup", many: "backups", also: []operation.Kind{operation.RestoreDrill, operation.Retention}}
 
 func (s *Service) mountBackups(srv *server.Server) {
 	s.mountKind(srv, backups)
@@ -59,6 +60,9 @@ func (s *Service) verifyBackup(ctx context.Context, in *oneInput) (*startedOutpu
 	}
 	if !record.Ended() {
 		return nil, server.Conflict("backup " + record.ID + " still runs, and will be proven as its last step")
+	}
+	if record.State == engine.StateDeleted {
+		return nil, server.Conflict("backup " + record.ID + " is deleted: " + record.Summary)
 	}
 	var result operation.Result
 	var outcome backup.Outcome

@@ -45,6 +45,7 @@ func New(temporal client.Client, store *operation.Store, cfg Config, log *slog.L
 // Mount adds the operations to a server.
 func (s *Service) Mount(srv *server.Server) {
 	s.mountBackups(srv)
+	s.mountRetention(srv)
 	s.mountSmokeTests(srv)
 	s.mountRollouts(srv)
 	s.mountSchedules(srv)
@@ -57,7 +58,7 @@ func (s *Service) Mount(srv *server.Server) {
 // Operation is one operation as callers see it.
 type Operation struct {
 	ID          string     `json:"id" example:"4g8k2m0x7c"`
-	Kind        string     `json:"kind" doc:"rollout, smoke-test, backup or restore-drill."`
+	Kind        string     `json:"kind" doc:"rollout, smoke-test, backup, restore-drill, retention or restore."`
 	Environment string     `json:"environment,omitempty"`
 	Subject     string     `json:"subject" doc:"The service, database or environment."`
 	State       string     `json:"state" doc:"Where it stands; which states there are depends on the kind."`

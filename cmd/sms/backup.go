@@ -34,7 +34,7 @@ func newBackupCommand(g *globals) *cobra.Command {
 		}
 		return g.begun(cmd, backupsPath, started, *waitVerify, operation.Succeeded)
 	}
-	group.AddCommand(run, verify,
+	group.AddCommand(run, verify, newPruneCommand(g), newRebuildCommand(g),
 		newListCommand(g, backupsPath, "List backups, newest first", []string{"ID", "DATABASE", "STATE", "SIZE", "ROWS", "STARTED", "TOOK", ""}, backupRow),
 		newShowCommand(g, backupsPath, "Show a backup or a drill"))
 	return group

@@ -53,6 +53,16 @@ func (e Entry) HasArchive() bool {
 	return slices.ContainsFunc(e.Objects, func(o storage.Object) bool { return partOf(o.Name) == partArchive })
 }
 
+// Order puts the objects in the order in which they are deleted: the archive first, so that there is one moment at which a
+// backup stops to be one, and nothing that could be taken for a whole one before or after; the manifest last, so that no
+// archive ever lies without it and what is left can say what it was.
+func (e Entry) Order() []storage.Object {
+	order := map[part]int{partArchive: 1, partGlobals: 2, partOther: 3, partProof: 4, partDisproof: 5, partManifest: 6}
+	objects := slices.Clone(e.Objects)
+	slices.SortStableFunc(objects, func(a, b storage.Object) int { return order[partOf(a.Name)] - order[partOf(b.Name)] })
+	return objects
+}
+
 // State is verified, stored or failed.
 func (e Entry) State() string {
 	switch {

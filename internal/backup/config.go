@@ -21,6 +21,8 @@ type Config struct {
 	Databases Sources `env:"BACKUP_DATABASES"`
 	// Storage is where backups are kept, and copied to.
 	Storage storage.Config
+	// Retention says what is kept, and when it is proven again.
+	Retention Policy
 	// PostgresBin is the folder of pg_dump and pg_restore; empty: the newest installed, else those on the PATH.
 	PostgresBin string `env:"POSTGRES_BIN"`
 	// Parallel is how many dumps and restores run at once.
@@ -33,7 +35,7 @@ func (c Config) Check() error {
 	if c.Parallel < 1 {
 		faults = append(faults, errors.New("BACKUP_PARALLEL must be at least 1"))
 	}
-	return errors.Join(append(faults, c.Storage.Check())...)
+	return errors.Join(append(faults, c.Storage.Check(), c.Retention.Check())...)
 }
 
 // Source is a database that can be backed up.

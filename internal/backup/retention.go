@@ -72,6 +72,8 @@ const (
 	StateFailed   = "failed"
 	// StateMissing is that of a record whose objects are gone, though nobody deleted them here.
 	StateMissing = "missing"
+	// StateDeleted is that of a record whose archive retention has deleted.
+	StateDeleted = "deleted"
 	stateRunning = "running"
 )
 

@@ -23,6 +23,8 @@ const (
 	SmokeTest    Kind = "smoke-test"
 	Backup       Kind = "backup"
 	RestoreDrill Kind = "restore-drill"
+	Restore      Kind = "restore"
+	Retention    Kind = "retention"
 )
 
 // States that every kind has. A kind may have more, such as a backup's stored and verified.

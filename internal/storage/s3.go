@@ -153,6 +153,9 @@ func (s *S3) List(ctx context.Context, prefix string) ([]Object, error) {
 	return objects, nil
 }
 
+// lock is the object lock (Amazon S3 User Guide, "Locking objects with Object Lock").
+func (s *S3) lock() time.Duration { return s.bucket.Lock }
+
 // Remove implements Store. In a bucket that keeps versions the name is gone, and the version left to the bucket's own rules.
 func (s *S3) Remove(ctx context.Context, name string) error {
 	key, err := s.key(name)

@@ -74,6 +74,19 @@ type gauge interface {
 	free() (int64, error)
 }
 
+// locking is a Store whose objects cannot be deleted for some time after they were written.
+type locking interface {
+	lock() time.Duration
+}
+
+// LockedUntil is how long a store refuses to give an object up; the zero time where it does not.
+func LockedUntil(s Store, o Object) time.Time {
+	if l, ok := s.(locking); ok && l.lock() > 0 {
+		return o.Modified.Add(l.lock())
+	}
+	return time.Time{}
+}
+
 // Free is how many bytes a store still has room for; not known where it has no end that can be asked for, like a bucket.
 func Free(_ context.Context, s Store) (bytes int64, known bool, err error) {
 	g, ok := s.(gauge)

@@ -63,8 +63,10 @@ type platform struct {
 	source  backup.Source
 	dir     string // of the backups
 	gateway *gateway
-	env     []string
-	worker  *exec.Cmd
+	// database is ops_db.
+	database postgres.Config
+	env      []string
+	worker   *exec.Cmd
 }
 
 func newPlatform(t *testing.T, students int) *platform {
@@ -77,6 +79,7 @@ func newPlatform(t *testing.T, students int) *platform {
 	p := &platform{t: t, signer: signer, source: backuptest.New(t, students), dir: filepath.Join(dir, "backups"), gateway: newGateway(t)}
 
 	database := pgtest.New(t, migrations.Ops())
+	p.database = database
 	pool, err := postgres.Open(context.Background(), database, "test")
 	must(t, err)
 	t.Cleanup(pool.Close)

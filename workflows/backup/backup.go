@@ -104,9 +104,11 @@ func Backup(ctx workflow.Context, in Input) (Outcome, error) {
 	}
 	out.Drill = &drill
 
-	// 4. Only now it counts as a backup.
-	return out, p.End(StateVerified, fmt.Sprintf("%s, %d tables, %d rows, restored and compared in %.1f s.",
+	// 4. Only now it counts as a backup, and lets older ones go.
+	err = p.End(StateVerified, fmt.Sprintf("%s, %d tables, %d rows, restored and compared in %.1f s.",
 		engine.Size(stored.Bytes), drill.Tables, drill.Rows, drill.RestoreSeconds), out)
+	lookAfter(ctx, in.Database, "backup "+p.ID())
+	return out, err
 }
 
 // WorkflowID is the id of a backup that is started at a time. A schedule's backups are named by Temporal, which appends

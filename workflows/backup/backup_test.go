@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	activities "github.com/school-sms/sms/activities/backup"
 	operations "github.com/school-sms/sms/activities/operation"
@@ -45,6 +46,8 @@ type ledger struct {
 	// proofs and disproofs are how many were stored.
 	proofs, disproofs int
 	dropped           int
+	// retentions are those that a backup has set off.
+	retentions int
 }
 
 // last is the final word on the operations of a kind.
@@ -68,9 +71,16 @@ func newEnvironment(t *testing.T, s script) (*testsuite.TestWorkflowEnvironment,
 	env.SetTestTimeout(time.Minute)
 	env.RegisterWorkflow(backup.Backup)
 	env.RegisterWorkflow(backup.RestoreDrill)
+	env.RegisterWorkflow(backup.Retention)
 	env.RegisterActivity(&activities.Activities{})
 	env.RegisterActivity(&operations.Activities{})
 	l := &ledger{}
+	env.OnWorkflow("Retention", mock.Anything, mock.Anything).Return(func(_ workflow.Context, in backup.RetentionInput) (backup.RetentionOutcome, error) {
+		if in.Do == backup.Prune && in.Database == "student_db" {
+			l.retentions++
+		}
+		return backup.RetentionOutcome{}, nil
+	}).Maybe()
 	keep := func(_ context.Context, r operation.Record) error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -160,6 +170,9 @@ func TestABackupEndsVerifiedOrSaysWhyNot(t *testing.T) {
 			}
 			if want := activities.DisprovesBackup(errors.Join(test.check, test.restore, test.compare)); (l.disproofs == 1) != want {
 				t.Errorf("%d disproofs were stored, want one: %t", l.disproofs, want)
+			}
+			if want := test.state == backup.StateVerified; (l.retentions == 1) != want {
+				t.Errorf("%d retentions were started, want one: %t", l.retentions, want)
 			}
 			if len(l.amended) != 0 {
 				t.Errorf("the drill of a running backup amended it: %v", l.amended)
