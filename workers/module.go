@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"log/slog"
+	"sync"
 
 	"go.temporal.io/sdk/client"
 	"go.uber.org/fx"
@@ -47,6 +48,23 @@ func start(lc fx.Lifecycle, h *Host, s *server.Server) {
 		},
 		OnStop: func(context.Context) error {
 			h.Stop()
+			return nil
+		},
+	})
+}
+
+// keepCatalogue rebuilds the catalogue when the worker starts. Work does not wait for it.
+func keepCatalogue(lc fx.Lifecycle, acts *backupacts.Activities, log *slog.Logger) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	lc.Append(fx.Hook{
+		OnStart: func(context.Context) error {
+			running.Go(func() { rebuildCatalogue(ctx, acts, log) })
+			return nil
+		},
+		OnStop: func(context.Context) error {
+			cancel()
+			running.Wait()
 			return nil
 		},
 	})

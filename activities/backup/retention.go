@@ -21,9 +21,6 @@ const (
 	CopyStorage  = "copy"
 )
 
-// DeleteAttempts is how often a storage that refuses or fails is asked to delete a backup, before that is put on record.
-const DeleteAttempts = 3
-
 // PlanInput names the database to decide about.
 type PlanInput struct {
 	Database string    `json:"database"`
@@ -177,6 +174,8 @@ type DeleteInput struct {
 	Base     string `json:"base"`
 	// Reason is that of the verdict.
 	Reason string `json:"reason"`
+	// Attempts is how often a storage that refuses or fails is asked before that is the outcome.
+	Attempts int32 `json:"attempts"`
 }
 
 // Deletion is what has become of a backup that was to be deleted.
@@ -224,7 +223,7 @@ func (a *Activities) DeleteBackup(ctx context.Context, in DeleteInput) (Deletion
 		}
 	}
 	if err != nil {
-		if errors.Is(err, context.Canceled) || activity.GetInfo(ctx).Attempt < DeleteAttempts {
+		if errors.Is(err, context.Canceled) || activity.GetInfo(ctx).Attempt < in.Attempts {
 			return out, err
 		}
 		out.Why = err.Error()

@@ -32,12 +32,15 @@ var (
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: 2 * time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute, MaximumAttempts: 10},
 	}
 	// deleteOptions are those of one backup. ops_db or the storage may be away for a while; a storage that refuses is believed
-	// after activities.DeleteAttempts.
+	// after deleteAttempts.
 	deleteOptions = workflow.ActivityOptions{
 		StartToCloseTimeout: 10 * time.Minute,
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second, MaximumAttempts: 10},
 	}
 )
+
+// deleteAttempts is how often a storage that refuses to delete is asked before that is put on record.
+const deleteAttempts = 3
 
 // RetentionInput says whose backups are looked after.
 type RetentionInput struct {
@@ -115,7 +118,7 @@ func Retention(ctx workflow.Context, in RetentionInput) (RetentionOutcome, error
 			options.Summary = "delete " + v.Base + " from " + storage.Storage
 			done := activities.Deletion{Storage: storage.Storage, BackupID: v.BackupID, Base: v.Base}
 			err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), acts.DeleteBackup, activities.DeleteInput{
-				Storage: storage.Storage, Database: v.Database, BackupID: v.BackupID, Base: v.Base, Reason: v.Reason}).Get(ctx, &done)
+				Storage: storage.Storage, Database: v.Database, BackupID: v.BackupID, Base: v.Base, Reason: v.Reason, Attempts: deleteAttempts}).Get(ctx, &done)
 			if temporal.IsCanceledError(err) {
 				return out, p.EndFailed(err, out)
 			}
