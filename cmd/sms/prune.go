@@ -97,7 +97,7 @@ func drawRetentions(t *table, all []ops.Operation) {
 		}
 	}
 	for _, o := range all {
-		t.row(o.Subject+":", o.State+".", o.Summary)
+		t.row(o.Subject + ": " + o.State + ". " + o.Summary)
 	}
 }
 
