@@ -152,14 +152,15 @@ func (a *Activities) inUse(ctx context.Context) (uses, error) {
 	return running, nil
 }
 
-// of says what uses a backup; empty: nothing. An operation uses what its input names.
+// of says what uses a backup; empty: nothing. An operation uses what it was asked for, and what it says that it has
+// found: a restore may be asked for the newest.
 func (u uses) of(id, base string) string {
 	for _, r := range u {
-		input := string(r.Input)
+		named := string(r.Input) + string(r.Result)
 		switch {
 		case r.ID == id:
 			return "running"
-		case r.Kind != operation.Backup && (strings.Contains(input, `"`+id+`"`) || strings.Contains(input, base+".")):
+		case r.Kind != operation.Backup && (strings.Contains(named, `"`+id+`"`) || strings.Contains(named, base+".")):
 			return fmt.Sprintf("in use by %s %s", r.Kind, r.ID)
 		}
 	}
