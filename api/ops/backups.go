@@ -24,6 +24,12 @@ func (s *Service) mountBackups(srv *server.Server) {
 	server.Register(srv, server.Operation{ID: "verify-backup", Method: http.MethodPost, Path: backups.path + "/{id}/verify", Status: http.StatusAccepted,
 		Summary: "Prove a backup again by a restore into a scratch database", Roles: writers,
 		Errors: []int{http.StatusNotFound, http.StatusConflict}}, s.verifyBackup)
+	server.Register(srv, server.Operation{ID: "cancel-backup", Method: http.MethodPost, Path: backups.path + "/{id}/cancel", Status: http.StatusAccepted,
+		Summary: "End a backup or drill that runs; nothing of it is kept but its record", Roles: writers,
+		Errors: []int{http.StatusNotFound, http.StatusConflict}},
+		func(ctx context.Context, in *oneInput) (*operationOutput, error) {
+			return s.cancel(ctx, in.ID, operation.Backup, operation.RestoreDrill)
+		})
 }
 
 type startBackupInput struct {

@@ -71,7 +71,9 @@ type Operation struct {
 	Outcome json.RawMessage `json:"outcome,omitempty" doc:"What it has come to so far; its fields depend on the kind."`
 	Input   json.RawMessage `json:"input,omitempty" doc:"What was asked for."`
 	// Activity is what runs at this moment.
-	Activity   *Activity `json:"activity,omitempty" doc:"What runs at this moment; only of a single operation that has not ended."`
+	Activity *Activity `json:"activity,omitempty" doc:"What runs at this moment; only of a single operation that has not ended."`
+	// Kept is what retention decided about a backup last; only in lists of backups.
+	Kept       *Kept     `json:"kept,omitempty" doc:"What retention decided about a backup last; only in the list of backups."`
 	WorkflowID string    `json:"workflowId"`
 	RunID      string    `json:"runId"`
 	UpdatedAt  time.Time `json:"updatedAt"`
@@ -157,7 +159,13 @@ type kind struct {
 func (s *Service) mountKind(srv *server.Server, k kind) {
 	server.Register(srv, server.Operation{ID: "list-" + k.many, Method: http.MethodGet, Path: k.path,
 		Summary: "List " + words(k.many) + ", newest first", Roles: readers},
-		func(ctx context.Context, in *PageInput) (*pageOutput, error) { return s.list(ctx, k.kind, *in) })
+		func(ctx context.Context, in *PageInput) (*pageOutput, error) {
+			out, err := s.list(ctx, k.kind, *in)
+			if err == nil && k.kind == operation.Backup {
+				err = s.addKept(ctx, out.Body.Content)
+			}
+			return out, err
+		})
 	server.Register(srv, server.Operation{ID: "get-" + k.one, Method: http.MethodGet, Path: k.path + "/{id}",
 		Summary: "Read a " + words(k.one), Roles: readers, Errors: []int{http.StatusNotFound, http.StatusConflict}},
 		func(ctx context.Context, in *oneInput) (*operationOutput, error) {

@@ -3,6 +3,7 @@ package ops
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/identity"
@@ -35,6 +36,40 @@ type Started struct {
 }
 
 type startedAllOutput struct{ Body Started }
+
+// Kept is whether a backup is kept, and by which rule.
+type Kept struct {
+	Keep   bool   `json:"keep"`
+	Reason string `json:"reason"`
+}
+
+// addKept says of backups what the newest retention of their database has decided about them in the first storage.
+func (s *Service) addKept(ctx context.Context, all []Operation) error {
+	var databases []string
+	for _, o := range all {
+		if !slices.Contains(databases, o.Subject) {
+			databases = append(databases, o.Subject)
+		}
+	}
+	plans, err := s.store.Plans(ctx, databases)
+	if err != nil {
+		return err
+	}
+	kept := map[string]*Kept{}
+	for _, plan := range plans {
+		var out backup.RetentionOutcome
+		if !outcomeOf(&plan, &out) || len(out.Storages) == 0 {
+			continue
+		}
+		for _, v := range out.Storages[0].Verdicts {
+			kept[v.BackupID] = &Kept{Keep: v.Keep, Reason: v.Reason}
+		}
+	}
+	for i := range all {
+		all[i].Kept = kept[all[i].ID]
+	}
+	return nil
+}
 
 func (s *Service) prune(ctx context.Context, in *pruneInput) (*startedAllOutput, error) {
 	if in.DryRun {

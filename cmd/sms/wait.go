@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"time"
 
+	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/school-sms/sms/api/ops"
@@ -61,14 +63,21 @@ type watcher struct {
 	*globals
 	out io.Writer
 
-	shown     map[string]string // step → what was last said of it
-	failure   string
-	moved     time.Time
+	shown   map[string]string // step → what was last said of it
+	failure string
+	moved   time.Time
+	// live is what stands on the last line of a terminal, to be replaced; empty elsewhere.
+	live      string
 	awaySince time.Time
 }
 
 func (w *watcher) follow(ctx context.Context, path string) (ops.Operation, error) {
 	w.shown, w.moved = map[string]string{}, time.Now()
+	defer func() {
+		if w.live != "" {
+			fmt.Fprintln(w.out)
+		}
+	}()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
@@ -102,7 +111,7 @@ func (w *watcher) follow(ctx context.Context, path string) (ops.Operation, error
 func (w *watcher) gone(err error) error {
 	if w.awaySince.IsZero() {
 		w.awaySince = time.Now()
-		fmt.Fprintf(w.out, "… the platform is away, waiting for it: %v\n", err)
+		w.line(fmt.Sprintf("… the platform is away, waiting for it: %v", err))
 	}
 	if time.Since(w.awaySince) > patience {
 		return fmt.Errorf("the platform has been away for %s; the operation goes on when it is back: %w", patience, err)
@@ -112,7 +121,7 @@ func (w *watcher) gone(err error) error {
 
 func (w *watcher) back() {
 	if !w.awaySince.IsZero() {
-		fmt.Fprintf(w.out, "… the platform is back after %s\n", time.Since(w.awaySince).Round(time.Second))
+		w.line(fmt.Sprintf("… the platform is back after %s", time.Since(w.awaySince).Round(time.Second)))
 		w.awaySince = time.Time{}
 	}
 }
@@ -131,7 +140,7 @@ func (w *watcher) show(o ops.Operation) {
 		}
 		if key := fmt.Sprint(i); w.shown[key] != line {
 			w.shown[key] = line
-			fmt.Fprintln(w.out, line)
+			w.line(line)
 			w.moved = time.Now()
 		}
 	}
@@ -141,13 +150,34 @@ func (w *watcher) show(o ops.Operation) {
 	if o.Activity.LastFailure != w.failure {
 		w.failure = o.Activity.LastFailure
 		if w.failure != "" {
-			fmt.Fprintf(w.out, "… attempt %d, because the one before failed: %s\n", o.Activity.Attempt, w.failure)
+			w.line(fmt.Sprintf("… attempt %d, because the one before failed: %s", o.Activity.Attempt, w.failure))
 		}
 	}
-	if said := progressOf(o.Activity.Progress); said != "" && time.Since(w.moved) > restless {
-		fmt.Fprintf(w.out, "… %s\n", said)
+	said := progressOf(o.Activity.Progress)
+	switch {
+	case said == "":
+	case w.terminal():
+		w.live = "… " + said
+		fmt.Fprint(w.out, "\r\x1b[K"+w.live)
+	case time.Since(w.moved) > restless:
+		w.line("… " + said)
 		w.moved = time.Now()
 	}
+}
+
+// line says something that stays.
+func (w *watcher) line(text string) {
+	if w.live != "" {
+		fmt.Fprint(w.out, "\r\x1b[K")
+		w.live = ""
+	}
+	fmt.Fprintln(w.out, text)
+}
+
+// terminal reports whether a line can be written over.
+func (w *watcher) terminal() bool {
+	file, ok := w.out.(*os.File)
+	return ok && isatty.IsTerminal(file.Fd())
 }
 
 // progressOf puts what an activity says of itself in words; empty when it says nothing known.

@@ -35,6 +35,13 @@ select 'last', v.*
                       where subject = d.name and kind = 'backup'
                       order by started_at desc limit 1) v`
 
+const newestPlans = `
+select p.*
+  from unnest($1::text[]) as d (name)
+ cross join lateral (select ` + columns + ` from operation
+                      where subject = d.name and kind = 'retention' and result -> 'outcome' -> 'storages' is not null
+                      order by started_at desc limit 1) p`
+
 // Standing is what is on record of the backups of one database. What there is none of is nil.
 type Standing struct {
 	Database string
@@ -91,4 +98,9 @@ func (s *Store) Standings(ctx context.Context, databases []string) ([]Standing, 
 type answer struct {
 	Question string
 	Record
+}
+
+// Plans returns the newest retention of each database that has decided what is kept.
+func (s *Store) Plans(ctx context.Context, databases []string) ([]Record, error) {
+	return s.all(ctx, newestPlans, databases)
 }
