@@ -43,7 +43,7 @@ func NewBackupActivities(cfg backup.Config, store *operation.Store, liveness tem
 	if err != nil {
 		return nil, err
 	}
-	return &backupacts.Activities{Sources: cfg.Databases, Tools: backup.Tools{Bin: cfg.PostgresBin}, Store: kept, Copy: second, Policy: cfg.Retention,
+	return &backupacts.Activities{Sources: cfg.Databases, Tools: cfg.Tools(), Store: kept, Copy: second, Policy: cfg.Retention,
 		Operations: store, Liveness: liveness, Slots: make(chan struct{}, cfg.Parallel), Running: running, Log: log}, nil
 }
 

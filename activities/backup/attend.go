@@ -14,8 +14,8 @@ import (
 const (
 	// beat is how often an activity says that it lives, and how far it is.
 	beat = 2 * time.Second
-	// stallLimit ends a dump or a read that has not moved for this long, so that its locks are freed. It is more than
-	// pg_dump's wait for a lock and than the count of one big table take.
+	// stallLimit ends a read of storage that has not moved for this long. That a dump's storage takes nothing any more, the
+	// engine notices itself: Tools.StallLimit.
 	stallLimit = 10 * time.Minute
 )
 

@@ -10,15 +10,22 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/school-sms/sms/internal/backup"
+	"github.com/school-sms/sms/internal/storage"
 )
 
 // Types of errors that no retry mends.
 const (
 	UnknownDatabaseType = "UnknownDatabase"
 	DamagedType         = "BackupDamaged"
+	TamperedType        = "BackupTampered"
 	RejectedType        = "BackupRejected"
 	DifferentType       = "BackupDifferent"
 	SetupType           = "BackupSetup"
+	NoKeyType           = "BackupNoKey"
+	WrongKeyType        = "BackupWrongKey"
+	ServerOlderType     = "ServerOlder"
+	ServerNewerType     = "ServerNewer"
+	ClientOlderType     = "ClientOlder"
 	DiskFullType        = "DiskFull"
 )
 
@@ -29,7 +36,7 @@ func DisprovesBackup(err error) bool {
 		return false
 	}
 	switch application.Type() {
-	case DamagedType, RejectedType, DifferentType:
+	case DamagedType, TamperedType, RejectedType, DifferentType:
 		return true
 	}
 	return false
@@ -54,19 +61,32 @@ func different(differences []string) error {
 
 // failed decides whether an error of the engine may be retried.
 func failed(err error) error {
-	switch {
-	case err == nil, errors.Is(err, context.Canceled):
+	if err == nil || errors.Is(err, context.Canceled) {
 		return err
-	case errors.Is(err, backup.ErrDamaged):
-		return final(err.Error(), DamagedType, err)
-	case errors.Is(err, backup.ErrRejected):
-		return final(err.Error(), RejectedType, err)
-	case errors.Is(err, backup.ErrToolMissing), errors.Is(err, backup.ErrServerNewer), backup.Refused(err):
+	}
+	for _, known := range finals {
+		if errors.Is(err, known.err) {
+			return final(err.Error(), known.kind, err)
+		}
+	}
+	switch {
+	case backup.Refused(err):
 		return final(err.Error(), SetupType, err)
-	case errors.Is(err, syscall.ENOSPC):
-		return final("the disk for backups is full: "+err.Error(), DiskFullType, err)
+	case errors.Is(err, storage.ErrFull), errors.Is(err, syscall.ENOSPC):
+		return final("disk full: "+err.Error(), DiskFullType, err)
 	}
 	return err
+}
+
+// finals are the errors of the engine that no retry mends, the more special ones first.
+var finals = []struct {
+	err  error
+	kind string
+}{
+	{backup.ErrTampered, TamperedType}, {backup.ErrDamaged, DamagedType}, {backup.ErrRejected, RejectedType},
+	{backup.ErrNoKey, NoKeyType}, {backup.ErrWrongKey, WrongKeyType},
+	{backup.ErrServerOlder, ServerOlderType}, {backup.ErrServerNewer, ServerNewerType}, {backup.ErrClientOlder, ClientOlderType},
+	{backup.ErrToolMissing, SetupType}, {backup.ErrRoles, SetupType}, {backup.ErrNoSpace, DiskFullType},
 }
 
 func final(message, kind string, cause error) error {

@@ -24,7 +24,7 @@ type ProofInput struct {
 
 // RecordProof writes beside a backup that the drill has proven it: only then it is verified, wherever it is looked at.
 func (a *Activities) RecordProof(ctx context.Context, in ProofInput) error {
-	m, err := a.manifest(ctx, in.DrillInput)
+	m, _, err := a.backup(ctx, in.DrillInput)
 	if err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func newFixture(t *testing.T) fixture {
 func (f fixture) put(t *testing.T, id string, nights int) (base string) {
 	t.Helper()
 	at := now.AddDate(0, 0, -nights)
-	m := backup.Manifest{FormatVersion: backup.FormatVersion, ID: id, Database: database, Archive: backup.ArchiveName(database, id, at),
+	m := backup.Manifest{FormatVersion: backup.FormatVersion, ID: id, Database: database, Archive: backup.ArchiveName(backup.Base(database, id, at), true), Encryption: backup.Encrypted,
 		Bytes: 7, SHA256: strings.Repeat("ab", 32), StartedAt: at, EndedAt: at.Add(time.Minute)}
 	manifest, err := json.Marshal(m)
 	if err != nil {
@@ -171,7 +171,7 @@ func TestEachStorageIsDecidedByItself(t *testing.T) {
 	f.put(t, "bbb", 4)
 	f.put(t, "ccc", 3)
 	f.put(t, "ddd", 1)
-	if err := f.copy.Remove(t.Context(), old+".dump.zst"); err != nil {
+	if err := f.copy.Remove(t.Context(), old+".dump.zst.age"); err != nil {
 		t.Fatal(err)
 	}
 	plan := f.plan(t)
@@ -297,10 +297,10 @@ func TestRebuildChangesOnlyWhatIsWrong(t *testing.T) {
 	if err := errors.Join(json.Unmarshal(r.Result, &result), json.Unmarshal(result.Outcome, &outcome)); err != nil {
 		t.Fatal(err)
 	}
-	if r.State != backup.StateVerified || !r.Ended() || outcome.Stored.Archive != base+".dump.zst" || outcome.Drill.DrillID != "daaa" {
+	if r.State != backup.StateVerified || !r.Ended() || outcome.Stored.Archive != base+".dump.zst.age" || outcome.Drill.DrillID != "daaa" {
 		t.Errorf("the record %+v, its outcome %+v", r, outcome)
 	}
-	if err := f.store.Remove(t.Context(), base+".dump.zst"); err != nil {
+	if err := f.store.Remove(t.Context(), base+".dump.zst.age"); err != nil {
 		t.Fatal(err)
 	}
 	check("an archive is gone", activities.Rebuilt{Backups: 2, Corrected: 1})

@@ -36,9 +36,10 @@ func newShelf(t *testing.T) shelf {
 func (s shelf) put(t *testing.T, database, id string, at time.Time) backup.Manifest {
 	t.Helper()
 	m := backup.Manifest{
-		FormatVersion: backup.FormatVersion, ID: id, Database: database, Archive: backup.ArchiveName(database, id, at),
-		Bytes: 7, SHA256: strings.Repeat("ab", 32), StartedAt: at, EndedAt: at.Add(time.Minute),
-		Tables: []backup.Table{{Schema: "public", Name: "student", Rows: 3}},
+		FormatVersion: backup.FormatVersion, ID: id, Database: database, Archive: backup.ArchiveName(backup.Base(database, id, at), true),
+		Encryption: backup.Encrypted,
+		Bytes:      7, SHA256: strings.Repeat("ab", 32), StartedAt: at, EndedAt: at.Add(time.Minute),
+		Contents: backup.Contents{Tables: []backup.Table{{Schema: "public", Name: "student", Rows: 3}}},
 	}
 	content, err := json.Marshal(m)
 	if err != nil {

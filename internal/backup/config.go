@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -23,19 +24,38 @@ type Config struct {
 	Storage storage.Config
 	// Retention says what is kept, and when it is proven again.
 	Retention Policy
-	// PostgresBin is the folder of pg_dump and pg_restore; empty: the newest installed, else those on the PATH.
+	// PostgresBin is the folder of pg_dump and pg_restore, or several, separated by colons; empty: where Debian, Ubuntu and
+	// Red Hat put them, else the PATH. Of several versions the one that fits the server is taken.
 	PostgresBin string `env:"POSTGRES_BIN"`
 	// Parallel is how many dumps and restores run at once.
 	Parallel int `env:"BACKUP_PARALLEL" envDefault:"2"`
+	// RestoreJobs is how many processes restore one backup at once.
+	RestoreJobs int `env:"BACKUP_RESTORE_JOBS" envDefault:"2"`
+	// LockWait bounds a dump's wait for a table that somebody alters: a waiting dump holds up everybody behind it.
+	LockWait time.Duration `env:"BACKUP_LOCK_WAIT" envDefault:"60s"`
+	// StallLimit ends a dump whose storage has taken nothing for this long, so that the dump's locks are freed.
+	StallLimit time.Duration `env:"BACKUP_STALL_LIMIT" envDefault:"5m"`
+	// Keys encrypt backups, and decrypt them for drills and restores.
+	Keys KeyFiles
 }
 
 // Check names every fault.
 func (c Config) Check() error {
-	var faults []error
-	if c.Parallel < 1 {
-		faults = append(faults, errors.New("BACKUP_PARALLEL must be at least 1"))
+	faults := []error{c.Storage.Check(), c.Retention.Check(), c.Keys.Check()}
+	for name, wrong := range map[string]bool{"BACKUP_PARALLEL must be at least 1": c.Parallel < 1,
+		"BACKUP_RESTORE_JOBS must be at least 1": c.RestoreJobs < 1,
+		"BACKUP_LOCK_WAIT must be at least 1ms":  c.LockWait < time.Millisecond,
+		"BACKUP_STALL_LIMIT must be at least 1s": c.StallLimit < time.Second} {
+		if wrong {
+			faults = append(faults, errors.New(name))
+		}
 	}
-	return errors.Join(append(faults, c.Storage.Check(), c.Retention.Check())...)
+	return errors.Join(faults...)
+}
+
+// Tools are the programs as configured.
+func (c Config) Tools() Tools {
+	return Tools{Bin: c.PostgresBin, Keys: c.Keys, LockWait: c.LockWait, StallLimit: c.StallLimit, Jobs: c.RestoreJobs}
 }
 
 // Source is a database that can be backed up.

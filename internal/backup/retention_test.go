@@ -24,7 +24,7 @@ var standard = backup.Policy{KeepDays: 30, KeepMonths: 12, KeepVerified: 3, Reve
 // made is a backup as storage would show it.
 func made(database string, n int, at time.Time) backup.Candidate {
 	id := fmt.Sprintf("%010d", n)
-	archive := backup.ArchiveName(database, id, at)
+	archive := backup.ArchiveName(backup.Base(database, id, at), true)
 	base, _, _ := strings.Cut(archive, ".")
 	return backup.Candidate{Entry: backup.Entry{
 		Base: base, Manifest: backup.Manifest{ID: id, Database: database, Archive: archive, StartedAt: at},

@@ -165,7 +165,9 @@ select count(*) from pg_locks l join pg_database d on d.oid = l.objid
 		t.Errorf("after a refused swap there are %v", names(t, f.Source))
 	}
 	release()
-	until(t, func() bool { return backuptest.Number(t, "select count(*) from pg_stat_activity where pid = $1", holder) == 0 })
+	until(t, func() bool {
+		return backuptest.Number(t, "select count(*) from pg_stat_activity where pid = $1", holder) == 0
+	})
 	if _, err := a.Swap(t.Context(), made.OID, f.Database, before); err != nil || names(t, f.Source) != [3]int{1, 0, 1} {
 		t.Errorf("the retry: %v, there are %v", err, names(t, f.Source))
 	}

@@ -92,12 +92,14 @@ func newPlatform(t *testing.T, students int) *platform {
 	write(t, filepath.Join(dir, "public.pem"), string(public))
 	write(t, filepath.Join(dir, "ops.password"), database.Password)
 	write(t, filepath.Join(dir, "smoke.token"), gatewayToken+"\n")
+	keys := backuptest.Keys(t)
 	p.env = []string{
 		asWorker + "=1", "PATH=/usr/bin:/bin", "PGPASSFILE=" + os.Getenv("PGPASSFILE"), "SERVER_DRAIN_DELAY=0s", "LOG_LEVEL=warn",
 		"IDENTITY_PUBLIC_KEY_FILE=" + filepath.Join(dir, "public.pem"), "DISCOVERY_URL=http://127.0.0.1:1/eureka",
 		"DATABASE_URL=" + database.URL, "DATABASE_PASSWORD_FILE=" + filepath.Join(dir, "ops.password"),
 		"TEMPORAL_ADDRESS=" + temporal.Address, "TEMPORAL_NAMESPACE=" + temporal.Namespace,
 		"BACKUP_DATABASES=" + p.source.Database + "=" + p.source.URL, "BACKUP_DIR=" + p.dir,
+		"BACKUP_RECIPIENTS_FILE=" + keys.Recipients, "BACKUP_IDENTITIES_FILE=" + keys.Identities,
 		"SMOKE_GATEWAYS=production=" + p.gateway.URL, "SMOKE_TOKEN_FILE=" + filepath.Join(dir, "smoke.token"),
 	}
 	verifier, err := identity.NewVerifier(identity.Config{PublicKey: string(public)})
@@ -215,7 +217,7 @@ func (p *platform) keepHistory(o ops.Operation, file string) {
 // archives are the files under their final names.
 func (p *platform) archives() []string {
 	p.t.Helper()
-	files, err := filepath.Glob(filepath.Join(p.dir, p.source.Database, "*.dump.zst"))
+	files, err := filepath.Glob(filepath.Join(p.dir, p.source.Database, "*.dump.zst.age"))
 	must(p.t, err)
 	return files
 }

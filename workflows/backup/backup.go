@@ -32,6 +32,10 @@ var (
 			InitialInterval: 2 * time.Second, BackoffCoefficient: 2, MaximumInterval: 2 * time.Minute, MaximumAttempts: 15,
 		},
 	}
+	readyOptions = workflow.ActivityOptions{
+		StartToCloseTimeout: time.Minute,
+		RetryPolicy:         dumpOptions.RetryPolicy,
+	}
 	restoreOptions = dumpOptions // as long, as patient
 	// recordOptions are those of a small object: written at once, or when the storage is back.
 	recordOptions = workflow.ActivityOptions{
@@ -73,7 +77,15 @@ func Backup(ctx workflow.Context, in Input) (Outcome, error) {
 		return out, p.EndFailed(err, nil)
 	}
 
-	// 2. Dump one snapshot into storage.
+	// 2. Check what a backup and its drill need, before anything is touched.
+	p.Step("Check keys, versions, rights and space")
+	ready := readyOptions
+	ready.Summary = "check keys, versions, rights and space"
+	if err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, ready), acts.CheckReady, in.Database).Get(ctx, nil); err != nil {
+		return out, p.EndFailed(err, out)
+	}
+
+	// 3. Dump one snapshot into storage.
 	p.Step("Dump " + in.Database)
 	dump := dumpOptions
 	dump.Summary = "dump " + in.Database
@@ -87,7 +99,7 @@ func Backup(ctx workflow.Context, in Input) (Outcome, error) {
 	p.Done(fmt.Sprintf("%s, %d tables, %d rows", engine.Size(stored.Bytes), stored.Tables, stored.Rows))
 	p.Say(StateStored, "Stored, not yet proven", out)
 
-	// 3. Prove it: restore it into a scratch database and compare.
+	// 4. Prove it: restore it into a scratch database and compare.
 	p.Step("Restore the backup into a scratch database and compare")
 	var drill DrillOutcome
 	child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
@@ -104,7 +116,7 @@ func Backup(ctx workflow.Context, in Input) (Outcome, error) {
 	}
 	out.Drill = &drill
 
-	// 4. Only now it counts as a backup, and lets older ones go.
+	// 5. Only now it counts as a backup, and lets older ones go.
 	err = p.End(StateVerified, fmt.Sprintf("%s, %d tables, %d rows, restored and compared in %.1f s.",
 		engine.Size(stored.Bytes), drill.Tables, drill.Rows, drill.RestoreSeconds), out)
 	lookAfter(ctx, in.Database, "backup "+p.ID())

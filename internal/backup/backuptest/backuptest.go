@@ -130,3 +130,20 @@ func makeRoles() error {
 	}
 	return os.Setenv("PGPASSFILE", file)
 }
+
+// Keys are one key pair, for the encryption of a test's backups and their drills.
+func Keys(t testing.TB) backup.KeyFiles {
+	t.Helper()
+	identity, recipient, err := backup.NewKeyPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	files := backup.KeyFiles{Recipients: filepath.Join(dir, "backup.recipients"), Identities: filepath.Join(dir, "backup.key"), Encryption: "on"}
+	for path, content := range map[string]string{files.Recipients: recipient, files.Identities: identity} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
