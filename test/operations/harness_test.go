@@ -40,12 +40,18 @@ import (
 // record makes the tests write the histories of their workflows to where the replay tests read them.
 var record = flag.Bool("record", false, "write the workflows' histories to workflows/*/testdata")
 
-// asWorker makes the test binary an ops-worker, so that there is a process to kill.
-const asWorker = "OPERATIONS_TEST_WORKER"
+// asWorker makes the test binary an ops-worker, asService an ops-service, so that there is a process to kill.
+const (
+	asWorker  = "OPERATIONS_TEST_WORKER"
+	asService = "OPERATIONS_TEST_SERVICE"
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asWorker) != "" {
 		server.Run(server.Module("ops-worker"), server.Database("ops-worker", migrations.Ops()), temporalclient.Module, workers.Module, server.Serve)
+	}
+	if os.Getenv(asService) != "" {
+		server.Run(server.Module("ops-service"), server.Database("ops-service", migrations.Ops()), temporalclient.Module, ops.Module, server.Serve, server.Registered)
 	}
 	flag.Parse()
 	os.Exit(m.Run())
@@ -71,6 +77,12 @@ type platform struct {
 
 func newPlatform(t *testing.T, students int) *platform {
 	t.Helper()
+	return newPlatformOn(t, students, temporaltest.Address(t), func(name string) { temporaltest.Namespace(t, name) })
+}
+
+// newPlatformOn uses the Temporal server at an address, in a namespace that makeNamespace makes.
+func newPlatformOn(t *testing.T, students int, address string, makeNamespace func(name string)) *platform {
+	t.Helper()
 	dir := t.TempDir()
 	private, public, err := identity.NewKeyPair()
 	must(t, err)
@@ -84,7 +96,8 @@ func newPlatform(t *testing.T, students int) *platform {
 	must(t, err)
 	t.Cleanup(pool.Close)
 	log := slog.New(slog.DiscardHandler)
-	temporal := temporalclient.Config{Address: temporaltest.Address(t), Namespace: temporaltest.Namespace(t, p.source.Database)}
+	temporal := temporalclient.Config{Address: address, Namespace: p.source.Database}
+	makeNamespace(temporal.Namespace)
 	p.client, err = temporalclient.New(temporal, log)
 	must(t, err)
 	t.Cleanup(p.client.Close)
@@ -105,7 +118,7 @@ func newPlatform(t *testing.T, students int) *platform {
 	verifier, err := identity.NewVerifier(identity.Config{PublicKey: string(public)})
 	must(t, err)
 	srv := server.New(server.Config{MaxBodyBytes: 1 << 20}, server.Info{Service: "ops-service"}, verifier, log)
-	ops.New(p.client, operation.NewStore(pool), ops.Config{Databases: backup.Sources{p.source},
+	ops.New(p.client, operation.NewStore(pool), ops.Config{Databases: backup.Sources{p.source}, Promise: 26 * time.Hour,
 		Gateways: smoketestacts.Gateways{{Environment: "production", URL: p.gateway.URL}}}, log).Mount(srv)
 	p.handler = srv.Engine
 	p.startWorker()
