@@ -51,7 +51,7 @@ func newBackupCommand(g *globals) *cobra.Command {
 			t.row(fmt.Sprintf("%s %s of %s is asked to end", asked.Kind, asked.ID, asked.Subject))
 		})
 	}
-	group.AddCommand(run, verify, cancel, newBackupStatusCommand(g), newPruneCommand(g), newRebuildCommand(g),
+	group.AddCommand(run, verify, cancel, newKeyCommand(), newBackupStatusCommand(g), newPruneCommand(g), newRebuildCommand(g),
 		newListCommand(g, backupsPath, "List backups, newest first", backupHead, backupRow),
 		newShowCommand(g, backupsPath, "Show a backup or a drill"))
 	return group
