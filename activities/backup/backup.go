@@ -52,6 +52,8 @@ type Stored struct {
 	ServerVersion string  `json:"serverVersion"`
 	Seconds       float64 `json:"seconds"`
 	Warnings      int     `json:"warnings,omitempty"`
+	// Recipients are the fingerprints of the keys that can read the backup; none: it is not encrypted.
+	Recipients []string `json:"recipients,omitempty"`
 }
 
 // CheckReady checks what a backup and its drill need, before anything is touched: keys, programs that fit the server, space in

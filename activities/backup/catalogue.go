@@ -160,7 +160,7 @@ func sentenceOf(e backup.Entry) string {
 
 func storedOf(m backup.Manifest) Stored {
 	return Stored{Archive: m.Archive, Bytes: m.Bytes, DumpBytes: m.DumpBytes, SHA256: m.SHA256, Tables: len(m.Tables), Rows: m.Rows(),
-		ServerVersion: m.ServerVersion, Seconds: m.EndedAt.Sub(m.StartedAt).Seconds(), Warnings: len(m.Warnings)}
+		ServerVersion: m.ServerVersion, Seconds: m.EndedAt.Sub(m.StartedAt).Seconds(), Warnings: len(m.Warnings), Recipients: m.Recipients}
 }
 
 // alive runs work that says nothing of how far it is, with heartbeats. It ends work when the activity is cancelled or the

@@ -57,23 +57,38 @@ func newBackupCommand(g *globals) *cobra.Command {
 	return group
 }
 
-var backupHead = []string{"ID", "DATABASE", "AGE", "STATE", "SIZE", "RATIO", "WHY"}
+var backupHead = []string{"ID", "DATABASE", "AGE", "STATE", "SIZE", "RATIO", "KEY", "WHY"}
 
 // backupRow says why a backup is kept or will be deleted, or, of one that is not verified, how it ended.
 func backupRow(o ops.Operation) []string {
-	size, ratio := "-", "-"
+	size, ratio, key := "-", "-", "-"
 	var out backup.Outcome
 	if json.Unmarshal(o.Outcome, &out) == nil && out.Stored != nil {
-		size = engine.Size(out.Stored.Bytes)
+		size, key = engine.Size(out.Stored.Bytes), keyOf(out.Stored.Recipients)
 		if out.Stored.Bytes > 0 {
 			ratio = fmt.Sprintf("%.1f", float64(out.Stored.DumpBytes)/float64(out.Stored.Bytes))
 		}
 	}
 	why := o.Summary
 	if o.Kept != nil && (o.State == backup.StateVerified || o.State == backup.StateStored) {
-		why = map[bool]string{true: "kept: ", false: "to be deleted: "}[o.Kept.Keep] + o.Kept.Reason
+		why = o.Kept.Reason
+		if !o.Kept.Keep {
+			why = "goes: " + why
+		}
 	}
-	return []string{o.ID, o.Subject, ops.Age(time.Since(o.StartedAt)), o.State, size, ratio, why}
+	return []string{o.ID, o.Subject, ops.Age(time.Since(o.StartedAt)), o.State, size, ratio, key, why}
+}
+
+// keyOf is enough of the first key's fingerprint to know it by, and how many further keys there are.
+func keyOf(recipients []string) string {
+	const enough = 8
+	switch len(recipients) {
+	case 0:
+		return "none"
+	case 1:
+		return recipients[0][:min(enough, len(recipients[0]))]
+	}
+	return fmt.Sprintf("%s +%d", keyOf(recipients[:1]), len(recipients)-1)
 }
 
 // newBackupStatusCommand tells what could be had back.

@@ -19,7 +19,7 @@ func TestBackupListFitsATerminalAndSaysWhyEachIsKept(t *testing.T) {
 			StartedAt: time.Now().Add(-27*time.Hour - time.Minute), Summary: "The disk for backups is full: write backups/configuration_db_staging: no space left on device."}
 	}
 	page := ops.Page{Last: true, Content: []ops.Operation{
-		row("4g8k2m0x7c", "configuration_db_staging", "verified", `{"stored":{"bytes":95000000,"dumpBytes":399000000}}`, &ops.Kept{Keep: true, Reason: "daily: of the last 30 days"}),
+		row("4g8k2m0x7c", "configuration_db_staging", "verified", `{"stored":{"bytes":95000000,"dumpBytes":399000000,"recipients":["9f3ac01d77aa8b21","x"]}}`, &ops.Kept{Keep: true, Reason: "daily: of the last 30 days"}),
 		row("4g8k2m0x7d", "student_db", "failed", `{}`, nil),
 		row("4g8k2m0x7e", "student_db", "stored", `{"stored":{"bytes":1,"dumpBytes":1}}`, &ops.Kept{Reason: "unproven"}),
 	}}
@@ -32,7 +32,7 @@ func TestBackupListFitsATerminalAndSaysWhyEachIsKept(t *testing.T) {
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}
-	for _, words := range []string{"1d 3h", "95.0 MB", "4.2", "kept: daily: of the last 30 days", "to be deleted: unproven", "The disk for backups is full", "…"} {
+	for _, words := range []string{"1d 3h", "95.0 MB", "4.2", "9f3ac01d +1", "none", "daily: of the last 30 days", "goes: unproven", "The disk for backups is", "…"} {
 		if !strings.Contains(out, words) {
 			t.Errorf("no %q in\n%s", words, out)
 		}
