@@ -43,15 +43,16 @@ func NewBackupActivities(cfg backup.Config, store *operation.Store, liveness tem
 	if err != nil {
 		return nil, err
 	}
-	return &backupacts.Activities{Sources: cfg.Databases, Tools: cfg.Tools(), Store: kept, Copy: second, Policy: cfg.Retention,
+	return &backupacts.Activities{Sources: cfg.Databases, Tools: cfg.Tools(), Store: kept, Copy: second, Storage: cfg.Storage, Policy: cfg.Retention,
 		Operations: store, Liveness: liveness, Slots: make(chan struct{}, cfg.Parallel), Running: running, Log: log}, nil
 }
 
-// BackupRegistration adds backups, drills and retention.
+// BackupRegistration adds backups, drills, restores and retention.
 func BackupRegistration(acts *backupacts.Activities) Registration {
 	return func(r worker.Registry) {
 		r.RegisterWorkflow(backupflow.Backup)
 		r.RegisterWorkflow(backupflow.RestoreDrill)
+		r.RegisterWorkflow(backupflow.Restore)
 		r.RegisterWorkflow(backupflow.Retention)
 		r.RegisterActivity(acts)
 	}

@@ -23,6 +23,8 @@ type Activities struct {
 	Store   storage.Store
 	// Copy is the second storage; nil: there is none.
 	Copy storage.Store
+	// Storage is how storages are reached, for those that a restore names.
+	Storage storage.Config
 	// Policy says what retention keeps.
 	Policy     backup.Policy
 	Operations *operation.Store

@@ -27,6 +27,8 @@ const (
 	ServerNewerType     = "ServerNewer"
 	ClientOlderType     = "ClientOlder"
 	DiskFullType        = "DiskFull"
+	TakenType           = "NameTaken"
+	NotFoundType        = "BackupNotFound"
 )
 
 // DisprovesBackup reports whether an error says that the backup itself is bad, rather than that it could not be tried.
@@ -44,6 +46,10 @@ func DisprovesBackup(err error) bool {
 
 func unknownDatabase(database string, known []string) error {
 	return final(fmt.Sprintf("database %q is not configured for backups; known are %s", database, strings.Join(known, ", ")), UnknownDatabaseType, nil)
+}
+
+func noBackup(id string, looked int) error {
+	return final(fmt.Sprintf("there is no backup %q among the %d in the storage", id, looked), NotFoundType, nil)
 }
 
 func manifestChanged() error {
@@ -86,7 +92,7 @@ var finals = []struct {
 	{backup.ErrTampered, TamperedType}, {backup.ErrDamaged, DamagedType}, {backup.ErrRejected, RejectedType},
 	{backup.ErrNoKey, NoKeyType}, {backup.ErrWrongKey, WrongKeyType},
 	{backup.ErrServerOlder, ServerOlderType}, {backup.ErrServerNewer, ServerNewerType}, {backup.ErrClientOlder, ClientOlderType},
-	{backup.ErrToolMissing, SetupType}, {backup.ErrRoles, SetupType}, {backup.ErrNoSpace, DiskFullType},
+	{backup.ErrToolMissing, SetupType}, {backup.ErrRoles, SetupType}, {backup.ErrTaken, TakenType}, {backup.ErrOwnerMissing, SetupType}, {backup.ErrNoTable, SetupType}, {backup.ErrNoSpace, DiskFullType},
 }
 
 func final(message, kind string, cause error) error {

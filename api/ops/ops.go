@@ -46,6 +46,7 @@ func New(temporal client.Client, store *operation.Store, cfg Config, log *slog.L
 func (s *Service) Mount(srv *server.Server) {
 	s.mountBackups(srv)
 	s.mountRetention(srv)
+	s.mountRestores(srv)
 	s.mountSmokeTests(srv)
 	s.mountRollouts(srv)
 	s.mountSchedules(srv)

@@ -44,7 +44,12 @@ func (g *globals) wait(cmd *cobra.Command, path string, good ...string) error {
 	if err != nil {
 		return err
 	}
-	if err := g.print(cmd, ended, func(t *table) { t.row(ended.Kind+" "+ended.ID+":", ended.State+".", ended.Summary) }); err != nil {
+	if err := g.print(cmd, ended, func(t *table) {
+		t.row(ended.Kind+" "+ended.ID+":", ended.State+".", ended.Summary)
+		for _, toDo := range restoreToDo(ended) {
+			t.row("To do: " + toDo)
+		}
+	}); err != nil {
 		return err
 	}
 	return outcome(ended, good...)

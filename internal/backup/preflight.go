@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -28,6 +29,12 @@ func (t Tools) ReadyToSave(ctx context.Context, store storage.Store, source Sour
 		err = keys.Ready()
 	}
 	return errors.Join(err, t.checkServer(ctx, source), checkSpace(ctx, store, source.Database))
+}
+
+// Readable reads all of a database as a backup would, and keeps nothing. Its error is why no backup can be made.
+func (t Tools) Readable(ctx context.Context, source Source, meter *Meter) error {
+	_, err := t.dump(ctx, source, Keys{}, io.Discard, meter)
+	return err
 }
 
 // checkServer looks for the programs that fit the source's server, and for the rights of the role that restores.

@@ -113,10 +113,13 @@ func (n *noting) Read(p []byte) (int, error) {
 var serverAway = []string{"server closed the connection", "connection to server", "terminating connection", "no connection to the server",
 	"the database system is", "SSL connection has been closed", "No space left on device"}
 
+// errStoppedReading says that pg_restore ended well before the archive did.
+var errStoppedReading = errors.New("pg_restore stopped reading")
+
 // rejected tells an archive that is at fault from a server that went away.
 func rejected(words *lastWords, failure, copyErr error) error {
 	if failure == nil && copyErr != nil {
-		return fmt.Errorf("pg_restore stopped reading: %w", copyErr)
+		return fmt.Errorf("%w: %w", errStoppedReading, copyErr)
 	}
 	if failure == nil || len(words.errors()) == 0 {
 		return failure // killed, for example

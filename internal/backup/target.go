@@ -110,31 +110,20 @@ func (a *Administrator) placed(ctx context.Context, query string, argument any) 
 	return found, nil
 }
 
-// ServerMajor is the server's major version.
-func (a *Administrator) ServerMajor(ctx context.Context) (major int, err error) {
-	const serverMajor = `select current_setting('server_version_num')::int / 10000`
-	if err := a.conn.QueryRow(ctx, serverMajor).Scan(&major); err != nil {
-		return 0, fmt.Errorf("ask the server for its version: %w", err)
-	}
-	return major, nil
-}
-
 // Create makes an empty database anew, with the encoding and collation of the backup, owned by a role. Only the owner and
 // the role that backs up may connect; where like is not nil, whoever may do what in that database may do it here too.
 func (a *Administrator) Create(ctx context.Context, m Manifest, name, owner string, like *Placed) (Placed, error) {
 	if err := a.DropBeside(ctx, name); err != nil {
 		return Placed{}, err
 	}
-	create := fmt.Sprintf("create database %s owner %s template template0 encoding %s lc_collate %s lc_ctype %s",
-		ident(name), ident(owner), quote(m.Encoding), quote(m.Collate), quote(m.CType))
-	if err := a.exec(ctx, create); err != nil {
+	m.Owner = owner
+	if err := CreateDatabase(ctx, m, a.source, name); err != nil {
 		if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "42704" { // undefined_object
 			return Placed{}, fmt.Errorf("%w: %s; make it, or restore the backup's roles, which lie beside it", ErrOwnerMissing, owner)
 		}
 		return Placed{}, err
 	}
 	statements := []string{
-		"revoke connect, temporary on database " + ident(name) + " from public",
 		"grant connect on database " + ident(name) + " to " + ident(a.source.user()),
 	}
 	if like != nil {
@@ -257,9 +246,15 @@ func (a *Administrator) exec(ctx context.Context, statement string) error {
 	return nil
 }
 
-// Command is what an operator types to run a statement on the server: it holds no password.
+// Command is what an operator types to run a statement on the server. It holds no password: that is in the file that
+// PGPASSFILE names.
 func (a *Administrator) Command(statement string) string {
-	address, err := a.source.restoring(maintenanceDatabase)
+	return a.CommandIn(maintenanceDatabase, statement)
+}
+
+// CommandIn is the same for a statement in a database.
+func (a *Administrator) CommandIn(database, statement string) string {
+	address, err := a.source.restoring(database)
 	if err != nil {
 		return statement
 	}

@@ -5,6 +5,8 @@ package operations
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"io"
@@ -68,6 +70,7 @@ type platform struct {
 	client  client.Client
 	source  backup.Source
 	dir     string // of the backups
+	keys    backup.KeyFiles
 	gateway *gateway
 	// database is ops_db.
 	database postgres.Config
@@ -106,6 +109,7 @@ func newPlatformOn(t *testing.T, students int, address string, makeNamespace fun
 	write(t, filepath.Join(dir, "ops.password"), database.Password)
 	write(t, filepath.Join(dir, "smoke.token"), gatewayToken+"\n")
 	keys := backuptest.Keys(t)
+	p.keys = keys
 	p.env = []string{
 		asWorker + "=1", "PATH=/usr/bin:/bin", "PGPASSFILE=" + os.Getenv("PGPASSFILE"), "SERVER_DRAIN_DELAY=0s", "LOG_LEVEL=warn",
 		"IDENTITY_PUBLIC_KEY_FILE=" + filepath.Join(dir, "public.pem"), "DISCOVERY_URL=http://127.0.0.1:1/eureka",
@@ -274,4 +278,9 @@ func contains(t *testing.T, text string, all ...string) {
 			t.Errorf("%q does not say %q", text, part)
 		}
 	}
+}
+
+func sha256Of(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
 }
