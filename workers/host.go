@@ -22,7 +22,9 @@ const (
 	heartbeatThrottle = 2 * time.Second
 	// maxActivities is how many activities run at once, waiting ones included.
 	maxActivities = 200
-	// ensureTimeout bounds one attempt to create a schedule.
+	// refreshAgain is the time between two looks at whether schedules know the next changes of their zones' clocks.
+	refreshAgain = 24 * time.Hour
+	// ensureTimeout bounds one attempt to create or refresh a schedule.
 	ensureTimeout = 10 * time.Second
 )
 
@@ -109,10 +111,11 @@ func (h *Host) newWorker(broken func(error)) worker.Worker {
 	return w
 }
 
-// keepSchedules creates the schedules that are missing, once Temporal is there.
+// keepSchedules creates the schedules that are missing, once Temporal is there, and from then on sees to the changes of
+// their zones' clocks.
 func (h *Host) keepSchedules(ctx context.Context) {
 	for _, definition := range h.schedules {
-		for waiting := false; ctx.Err() == nil; {
+		for waiting := false; ctx.Err() == nil; pause(ctx, startAgain) {
 			created, err := h.ensure(ctx, definition)
 			if err == nil {
 				if created {
@@ -124,8 +127,13 @@ func (h *Host) keepSchedules(ctx context.Context) {
 				h.log.Warn("a schedule cannot be created for now", "schedule", definition.ID, "error", err.Error())
 				waiting = true
 			}
-			pause(ctx, startAgain)
 		}
+	}
+	for ctx.Err() == nil {
+		for _, definition := range h.schedules {
+			h.refresh(ctx, definition.ID)
+		}
+		pause(ctx, refreshAgain)
 	}
 }
 
@@ -133,6 +141,19 @@ func (h *Host) ensure(ctx context.Context, definition schedule.Definition) (bool
 	ctx, cancel := context.WithTimeout(ctx, ensureTimeout)
 	defer cancel()
 	return schedule.Ensure(ctx, h.client, definition)
+}
+
+// refresh may fail: the next time is soon enough, for clocks are known years ahead.
+func (h *Host) refresh(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, ensureTimeout)
+	defer cancel()
+	changed, err := schedule.Refresh(ctx, h.client, id)
+	switch {
+	case err != nil:
+		h.log.Warn("a schedule cannot be refreshed for now", "schedule", id, "error", err.Error())
+	case changed:
+		h.log.Info("a schedule knows the next changes of its zone's clock", "schedule", id)
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) {

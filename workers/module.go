@@ -3,10 +3,12 @@ package workers
 import (
 	"context"
 	"log/slog"
+	"sync"
 
 	"go.temporal.io/sdk/client"
 	"go.uber.org/fx"
 
+	backupacts "github.com/school-sms/sms/activities/backup"
 	smoketestacts "github.com/school-sms/sms/activities/smoketest"
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/backup"
@@ -18,13 +20,14 @@ import (
 
 // Module is the worker of every kind of operation. A kind is added by its registration.
 var Module = fx.Module("workers",
-	fx.Provide(settings.Load[Config], settings.Load[backup.Config], settings.Load[smoketestacts.Config], settings.Load[RolloutConfig], settings.Load[discovery.Config], operation.NewStore, Schedules),
+	fx.Provide(settings.Load[Config], settings.Load[backup.Config], settings.Load[smoketestacts.Config], settings.Load[RolloutConfig], settings.Load[discovery.Config], operation.NewStore, NewBackupActivities, Schedules),
 	registration(RecordRegistration),
 	registration(SmokeTestRegistration),
 	registration(BackupRegistration),
 	registration(RolloutRegistration),
 	fx.Provide(fx.Annotate(newHost, fx.ParamTags(``, `group:"registrations"`))),
-	fx.Invoke(start),
+	fx.Provide(func() *backupacts.Running { return &backupacts.Running{} }),
+	fx.Invoke(start, keepCatalogue, func(s *server.Server, running *backupacts.Running) { s.Metrics.MustRegister(running) }),
 )
 
 // registration provides a constructor's Registration to the worker.
@@ -45,6 +48,23 @@ func start(lc fx.Lifecycle, h *Host, s *server.Server) {
 		},
 		OnStop: func(context.Context) error {
 			h.Stop()
+			return nil
+		},
+	})
+}
+
+// keepCatalogue rebuilds the catalogue when the worker starts. Work does not wait for it.
+func keepCatalogue(lc fx.Lifecycle, acts *backupacts.Activities, log *slog.Logger) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	lc.Append(fx.Hook{
+		OnStart: func(context.Context) error {
+			running.Go(func() { rebuildCatalogue(ctx, acts, log) })
+			return nil
+		},
+		OnStop: func(context.Context) error {
+			cancel()
+			running.Wait()
 			return nil
 		},
 	})

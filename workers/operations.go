@@ -33,19 +33,29 @@ func SmokeTestRegistration(cfg smoketestacts.Config) Registration {
 	}
 }
 
-// BackupRegistration adds backups and drills.
-func BackupRegistration(cfg backup.Config, store *operation.Store, liveness temporalclient.Liveness, log *slog.Logger) (Registration, error) {
-	directory, err := storage.NewDirectory(cfg.Dir)
+// NewBackupActivities are those of backups and drills.
+func NewBackupActivities(cfg backup.Config, store *operation.Store, liveness temporalclient.Liveness, running *backupacts.Running, log *slog.Logger) (*backupacts.Activities, error) {
+	kept, err := storage.Open(cfg.Storage)
 	if err != nil {
 		return nil, err
 	}
-	acts := &backupacts.Activities{Sources: cfg.Databases, Tools: backup.Tools{Bin: cfg.PostgresBin}, Store: directory,
-		Operations: store, Liveness: liveness, Slots: make(chan struct{}, cfg.Parallel), Log: log}
+	second, err := storage.OpenCopy(cfg.Storage)
+	if err != nil {
+		return nil, err
+	}
+	return &backupacts.Activities{Sources: cfg.Databases, Tools: cfg.Tools(), Store: kept, Copy: second, Storage: cfg.Storage, Policy: cfg.Retention,
+		Operations: store, Liveness: liveness, Slots: make(chan struct{}, cfg.Parallel), Running: running, Log: log}, nil
+}
+
+// BackupRegistration adds backups, drills, restores and retention.
+func BackupRegistration(acts *backupacts.Activities) Registration {
 	return func(r worker.Registry) {
 		r.RegisterWorkflow(backupflow.Backup)
 		r.RegisterWorkflow(backupflow.RestoreDrill)
+		r.RegisterWorkflow(backupflow.Restore)
+		r.RegisterWorkflow(backupflow.Retention)
 		r.RegisterActivity(acts)
-	}, nil
+	}
 }
 
 // Schedules are those that the platform makes: a backup of every database each night, a smoke test of production each hour.

@@ -14,8 +14,8 @@ import (
 const (
 	// beat is how often an activity says that it lives, and how far it is.
 	beat = 2 * time.Second
-	// stallLimit ends a dump or a read that has not moved for this long, so that its locks are freed. It is more than
-	// pg_dump's wait for a lock and than the count of one big table take.
+	// stallLimit ends a read of storage that has not moved for this long. That a dump's storage takes nothing any more, the
+	// engine notices itself: Tools.StallLimit.
 	stallLimit = 10 * time.Minute
 )
 
@@ -24,19 +24,14 @@ var (
 	errStopping = errors.New("the worker is stopping")
 )
 
-// Moved is how far an activity is: the details of its heartbeats.
-type Moved struct {
-	Bytes     int64 `json:"bytes"`
-	Tables    int64 `json:"tables"`
-	AllTables int64 `json:"allTables"`
-}
-
 // attended runs work with heartbeats, when one of the slots is free. It ends work when the activity is cancelled, when
-// the worker stops, and when the meter stands still for longer than stall, if that is above zero.
-func (a *Activities) attended(ctx context.Context, stall time.Duration, work func(context.Context, *backup.Meter) error) error {
+// the worker stops, and when the meter stands still for longer than stall, if that is above zero. How far it is shows in
+// the heartbeats, in the metrics of the database, and from time to time in the workflow's details.
+func (a *Activities) attended(ctx context.Context, database string, stall time.Duration, work func(context.Context, *backup.Meter) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var meter backup.Meter
+	defer a.Running.begin(ctx, database, &meter)()
 	var started atomic.Bool
 	done := make(chan error, 1)
 	go func() {
@@ -53,8 +48,10 @@ func (a *Activities) attended(ctx context.Context, stall time.Duration, work fun
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	stopping := activity.GetWorkerStopChannel(ctx)
-	var last Moved
-	lastMove := time.Now()
+	began := time.Now()
+	pace, lastMove := backup.NewPace(&meter, began), began
+	word := teller{began: began}
+	defer word.end()
 	for {
 		select {
 		case err := <-done:
@@ -63,14 +60,15 @@ func (a *Activities) attended(ctx context.Context, stall time.Duration, work fun
 			cancel(errStopping)
 			stopping = nil
 		case <-tick.C:
-			now := Moved{meter.Bytes.Load(), meter.Tables.Load(), meter.AllTables.Load()}
-			if now != last || !started.Load() {
-				last, lastMove = now, time.Now()
+			moved, moving := pace.Read(time.Now())
+			if moving || !started.Load() {
+				lastMove = time.Now()
 			}
 			if stall > 0 && time.Since(lastMove) > stall {
 				cancel(errStalled)
 			}
-			activity.RecordHeartbeat(ctx, now)
+			activity.RecordHeartbeat(ctx, moved)
+			word.tell(ctx, moved)
 		}
 	}
 }

@@ -18,14 +18,22 @@ type Liveness interface {
 
 // Activities back up and restore. Each may be repeated: it starts from what is there.
 type Activities struct {
-	Sources    backup.Sources
-	Tools      backup.Tools
-	Store      storage.Store
+	Sources backup.Sources
+	Tools   backup.Tools
+	Store   storage.Store
+	// Copy is the second storage; nil: there is none.
+	Copy storage.Store
+	// Storage is how storages are reached, for those that a restore names.
+	Storage storage.Config
+	// Policy says what retention keeps.
+	Policy     backup.Policy
 	Operations *operation.Store
 	Liveness   Liveness
 	// Slots bounds how many dumps and restores run at once; nil: no bound.
 	Slots chan struct{}
-	Log   *slog.Logger
+	// Running shows what runs; nil: nothing is shown.
+	Running *Running
+	Log     *slog.Logger
 }
 
 // DumpInput names the backup to make.
@@ -46,6 +54,18 @@ type Stored struct {
 	ServerVersion string  `json:"serverVersion"`
 	Seconds       float64 `json:"seconds"`
 	Warnings      int     `json:"warnings,omitempty"`
+	// Recipients are the fingerprints of the keys that can read the backup; none: it is not encrypted.
+	Recipients []string `json:"recipients,omitempty"`
+}
+
+// CheckReady checks what a backup and its drill need, before anything is touched: keys, programs that fit the server, space in
+// the storage, the rights of the role that restores. The error names every fault.
+func (a *Activities) CheckReady(ctx context.Context, database string) error {
+	source, err := a.source(database)
+	if err != nil {
+		return err
+	}
+	return failed(a.Tools.ReadyToSave(ctx, a.Store, source))
 }
 
 // DumpDatabase writes archive and manifest of one snapshot of a database. A backup that an earlier attempt has finished
@@ -55,19 +75,18 @@ func (a *Activities) DumpDatabase(ctx context.Context, in DumpInput) (Stored, er
 	if err != nil {
 		return Stored{}, err
 	}
-	if swept, err := a.Store.Sweep(ctx); err != nil || swept > 0 {
+	if swept, err := a.Store.Sweep(ctx, nil); err != nil || swept > 0 {
 		a.Log.Info("swept unfinished backups", "count", swept, "error", err)
 	}
 	var m backup.Manifest
-	err = a.attended(ctx, stallLimit, func(ctx context.Context, meter *backup.Meter) (err error) {
+	err = a.attended(ctx, in.Database, 0, func(ctx context.Context, meter *backup.Meter) (err error) {
 		m, err = a.Tools.Save(ctx, a.Store, backup.Request{ID: in.ID, Source: source, Started: in.StartedAt}, meter)
 		return err
 	})
 	if err != nil {
 		return Stored{}, failed(err)
 	}
-	return Stored{Archive: m.Archive, Bytes: m.Bytes, DumpBytes: m.DumpBytes, SHA256: m.SHA256, Tables: len(m.Tables), Rows: m.Rows(),
-		ServerVersion: m.ServerVersion, Seconds: m.EndedAt.Sub(m.StartedAt).Seconds(), Warnings: len(m.Warnings)}, nil
+	return storedOf(m), nil
 }
 
 // DrillInput names a backup and the drill that is to prove it.
@@ -79,63 +98,53 @@ type DrillInput struct {
 	SHA256 string `json:"sha256"`
 }
 
-// CheckArchive reads the whole archive and compares it with its manifest. A difference is a DamagedType error.
+// CheckArchive reads the whole archive, compares it with its manifest and decrypts it, before the drill touches any database.
+// It returns what failed makes of the engine's errors.
 func (a *Activities) CheckArchive(ctx context.Context, in DrillInput) error {
-	m, err := a.manifest(ctx, in)
+	m, source, err := a.backup(ctx, in)
 	if err != nil {
 		return err
 	}
-	return failed(a.attended(ctx, stallLimit, func(ctx context.Context, meter *backup.Meter) error {
-		return backup.Check(ctx, a.Store, m, meter)
+	return failed(a.attended(ctx, in.Database, stallLimit, func(ctx context.Context, meter *backup.Meter) error {
+		if err := a.Tools.ReadyToRestore(ctx, m, source); err != nil {
+			return err
+		}
+		return a.Tools.Check(ctx, a.Store, m, meter)
 	}))
 }
 
-// RestoreScratch restores the archive into the drill's scratch database, which it makes anew. What dead drills of this
-// database left is dropped. An archive that cannot be restored is a RejectedType or DamagedType error.
-func (a *Activities) RestoreScratch(ctx context.Context, in DrillInput) error {
-	source, err := a.source(in.Database)
+// Proven is what the scratch database was found to hold.
+type Proven struct {
+	Tables         int       `json:"tables"`
+	Rows           int64     `json:"rows"`
+	RestoreSeconds float64   `json:"restoreSeconds"`
+	CompareSeconds float64   `json:"compareSeconds"`
+	ServerVersion  string    `json:"serverVersion"`
+	VerifiedAt     time.Time `json:"verifiedAt"`
+}
+
+// ProveArchive restores the archive into the drill's scratch database, which it makes anew, and compares with the manifest:
+// every table's rows and hash, sequences, extensions, definitions, owners, grants. A difference is a DifferentType error, an
+// archive that cannot be restored a RejectedType or DamagedType error. What dead drills of this database left is dropped.
+func (a *Activities) ProveArchive(ctx context.Context, in DrillInput) (Proven, error) {
+	m, source, err := a.backup(ctx, in)
 	if err != nil {
-		return err
-	}
-	m, err := a.manifest(ctx, in)
-	if err != nil {
-		return err
+		return Proven{}, err
 	}
 	a.sweepScratches(ctx, source, in.DrillID)
-	return failed(a.attended(ctx, 0, func(ctx context.Context, meter *backup.Meter) error {
-		return a.Tools.Restore(ctx, a.Store, m, source, backup.ScratchName(in.Database, in.DrillID), meter)
-	}))
-}
-
-// Compared is what the scratch database was found to hold.
-type Compared struct {
-	Tables int   `json:"tables"`
-	Rows   int64 `json:"rows"`
-}
-
-// CompareScratch counts every table of the scratch database and compares with the manifest. A difference is a
-// DifferentType error.
-func (a *Activities) CompareScratch(ctx context.Context, in DrillInput) (Compared, error) {
-	source, err := a.source(in.Database)
-	if err != nil {
-		return Compared{}, err
-	}
-	m, err := a.manifest(ctx, in)
-	if err != nil {
-		return Compared{}, err
-	}
-	var found []backup.Table
-	err = a.attended(ctx, 0, func(ctx context.Context, meter *backup.Meter) (err error) {
-		found, err = backup.Count(ctx, source, backup.ScratchName(in.Database, in.DrillID), meter)
+	var found backup.Proven
+	err = a.attended(ctx, in.Database, 0, func(ctx context.Context, meter *backup.Meter) (err error) {
+		found, err = a.Tools.Prove(ctx, a.Store, m, source, backup.ScratchName(in.Database, in.DrillID), meter)
 		return err
 	})
 	if err != nil {
-		return Compared{}, failed(err)
+		return Proven{}, failed(err)
 	}
-	if differences := backup.Compare(m.Tables, found); len(differences) > 0 {
-		return Compared{}, different(differences)
+	if len(found.Differences) > 0 {
+		return Proven{}, different(found.Differences)
 	}
-	return Compared{Tables: len(found), Rows: backup.Rows(found)}, nil
+	return Proven{Tables: found.Tables, Rows: found.Rows, RestoreSeconds: found.Restore.Seconds(), CompareSeconds: found.Compare.Seconds(),
+		ServerVersion: found.ServerVersion, VerifiedAt: time.Now().UTC()}, nil
 }
 
 // DropScratch drops the drill's scratch database.
@@ -155,12 +164,17 @@ func (a *Activities) source(database string) (backup.Source, error) {
 	return source, nil
 }
 
-func (a *Activities) manifest(ctx context.Context, in DrillInput) (backup.Manifest, error) {
+// backup reads the manifest of the backup of a drill.
+func (a *Activities) backup(ctx context.Context, in DrillInput) (backup.Manifest, backup.Source, error) {
+	source, err := a.source(in.Database)
+	if err != nil {
+		return backup.Manifest{}, source, err
+	}
 	m, err := backup.ReadManifest(ctx, a.Store, in.Archive)
 	if err == nil && m.SHA256 != in.SHA256 {
-		return m, manifestChanged()
+		return m, source, manifestChanged()
 	}
-	return m, failed(err)
+	return m, source, failed(err)
 }
 
 // sweepScratches drops what drills left whose workflow is gone. A name that no drill on record explains is left alone.

@@ -10,16 +10,25 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/school-sms/sms/internal/backup"
+	"github.com/school-sms/sms/internal/storage"
 )
 
 // Types of errors that no retry mends.
 const (
 	UnknownDatabaseType = "UnknownDatabase"
 	DamagedType         = "BackupDamaged"
+	TamperedType        = "BackupTampered"
 	RejectedType        = "BackupRejected"
 	DifferentType       = "BackupDifferent"
 	SetupType           = "BackupSetup"
+	NoKeyType           = "BackupNoKey"
+	WrongKeyType        = "BackupWrongKey"
+	ServerOlderType     = "ServerOlder"
+	ServerNewerType     = "ServerNewer"
+	ClientOlderType     = "ClientOlder"
 	DiskFullType        = "DiskFull"
+	TakenType           = "NameTaken"
+	NotFoundType        = "BackupNotFound"
 )
 
 // DisprovesBackup reports whether an error says that the backup itself is bad, rather than that it could not be tried.
@@ -29,7 +38,7 @@ func DisprovesBackup(err error) bool {
 		return false
 	}
 	switch application.Type() {
-	case DamagedType, RejectedType, DifferentType:
+	case DamagedType, TamperedType, RejectedType, DifferentType:
 		return true
 	}
 	return false
@@ -37,6 +46,10 @@ func DisprovesBackup(err error) bool {
 
 func unknownDatabase(database string, known []string) error {
 	return final(fmt.Sprintf("database %q is not configured for backups; known are %s", database, strings.Join(known, ", ")), UnknownDatabaseType, nil)
+}
+
+func noBackup(id string, looked int) error {
+	return final(fmt.Sprintf("there is no backup %q among the %d in the storage", id, looked), NotFoundType, nil)
 }
 
 func manifestChanged() error {
@@ -54,19 +67,32 @@ func different(differences []string) error {
 
 // failed decides whether an error of the engine may be retried.
 func failed(err error) error {
-	switch {
-	case err == nil, errors.Is(err, context.Canceled):
+	if err == nil || errors.Is(err, context.Canceled) {
 		return err
-	case errors.Is(err, backup.ErrDamaged):
-		return final(err.Error(), DamagedType, err)
-	case errors.Is(err, backup.ErrRejected):
-		return final(err.Error(), RejectedType, err)
-	case errors.Is(err, backup.ErrToolMissing), errors.Is(err, backup.ErrServerNewer), backup.Refused(err):
+	}
+	for _, known := range finals {
+		if errors.Is(err, known.err) {
+			return final(err.Error(), known.kind, err)
+		}
+	}
+	switch {
+	case backup.Refused(err):
 		return final(err.Error(), SetupType, err)
-	case errors.Is(err, syscall.ENOSPC):
-		return final("the disk for backups is full: "+err.Error(), DiskFullType, err)
+	case errors.Is(err, storage.ErrFull), errors.Is(err, syscall.ENOSPC):
+		return final("disk full: "+err.Error(), DiskFullType, err)
 	}
 	return err
+}
+
+// finals are the errors of the engine that no retry mends, the more special ones first.
+var finals = []struct {
+	err  error
+	kind string
+}{
+	{backup.ErrTampered, TamperedType}, {backup.ErrDamaged, DamagedType}, {backup.ErrRejected, RejectedType},
+	{backup.ErrNoKey, NoKeyType}, {backup.ErrWrongKey, WrongKeyType},
+	{backup.ErrServerOlder, ServerOlderType}, {backup.ErrServerNewer, ServerNewerType}, {backup.ErrClientOlder, ClientOlderType},
+	{backup.ErrToolMissing, SetupType}, {backup.ErrRoles, SetupType}, {backup.ErrTaken, TakenType}, {backup.ErrOwnerMissing, SetupType}, {backup.ErrNoTable, SetupType}, {backup.ErrNoSpace, DiskFullType},
 }
 
 func final(message, kind string, cause error) error {

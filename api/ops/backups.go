@@ -8,20 +8,28 @@ import (
 	"strings"
 
 	"github.com/school-sms/sms/api/server"
+	engine "github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/workflows/backup"
 )
 
-var backups = kind{kind: operation.Backup, path: base + "/backups", one: "backup", many: "backups", also: []operation.Kind{operation.RestoreDrill}}
+var backups = kind{kind: operation.Backup, path: base + "/backups", one: "backup", many: "backups", also: []operation.Kind{operation.RestoreDrill, operation.Retention}}
 
 func (s *Service) mountBackups(srv *server.Server) {
 	s.mountKind(srv, backups)
+	s.mountRecovery(srv)
 	server.Register(srv, server.Operation{ID: "start-backup", Method: http.MethodPost, Path: backups.path, Status: http.StatusAccepted,
 		Summary: "Back up a database, and prove the backup by a restore", Roles: writers, Errors: []int{http.StatusConflict}}, s.startBackup)
 	server.Register(srv, server.Operation{ID: "verify-backup", Method: http.MethodPost, Path: backups.path + "/{id}/verify", Status: http.StatusAccepted,
 		Summary: "Prove a backup again by a restore into a scratch database", Roles: writers,
 		Errors: []int{http.StatusNotFound, http.StatusConflict}}, s.verifyBackup)
+	server.Register(srv, server.Operation{ID: "cancel-backup", Method: http.MethodPost, Path: backups.path + "/{id}/cancel", Status: http.StatusAccepted,
+		Summary: "End a backup or drill that runs; nothing of it is kept but its record", Roles: writers,
+		Errors: []int{http.StatusNotFound, http.StatusConflict}},
+		func(ctx context.Context, in *oneInput) (*operationOutput, error) {
+			return s.cancel(ctx, in.ID, operation.Backup, operation.RestoreDrill)
+		})
 }
 
 type startBackupInput struct {
@@ -58,6 +66,9 @@ func (s *Service) verifyBackup(ctx context.Context, in *oneInput) (*startedOutpu
 	}
 	if !record.Ended() {
 		return nil, server.Conflict("backup " + record.ID + " still runs, and will be proven as its last step")
+	}
+	if record.State == engine.StateDeleted {
+		return nil, server.Conflict("backup " + record.ID + " is deleted: " + record.Summary)
 	}
 	var result operation.Result
 	var outcome backup.Outcome

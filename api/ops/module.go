@@ -1,6 +1,10 @@
 package ops
 
 import (
+	"errors"
+	"fmt"
+	"time"
+
 	"go.uber.org/fx"
 
 	"github.com/school-sms/sms/activities/smoketest"
@@ -18,6 +22,23 @@ type Config struct {
 	Gateways smoketest.Gateways `env:"SMOKE_GATEWAYS"`
 	// TargetSocket is set where the worker has a target to roll out to, as in workers.RolloutConfig.
 	TargetSocket string `env:"TARGET_SOCKET"`
+	// Promise is how old the newest verified backup of a database may be, and how long a database that is new here may
+	// have none. The default gives a nightly backup an hour on the day that has 25.
+	Promise time.Duration `env:"BACKUP_PROMISE" envDefault:"26h"`
+	// WatchInterval is how often the watchdog looks whether promises are kept.
+	WatchInterval time.Duration `env:"BACKUP_WATCH_INTERVAL" envDefault:"1m"`
+}
+
+// Check names every fault.
+func (c Config) Check() error {
+	var faults []error
+	if c.Promise <= 0 {
+		faults = append(faults, fmt.Errorf("BACKUP_PROMISE: %s: must be above 0, such as 26h", c.Promise))
+	}
+	if c.WatchInterval < time.Second {
+		faults = append(faults, fmt.Errorf("BACKUP_WATCH_INTERVAL: %s: must be at least 1s", c.WatchInterval))
+	}
+	return errors.Join(faults...)
 }
 
 // Rollouts reports whether there is a target to roll out to.
@@ -25,6 +46,14 @@ func (c Config) Rollouts() bool { return c.TargetSocket != "" }
 
 // Module is the operations' HTTP side, on the process's database pool and Temporal client.
 var Module = fx.Module("ops",
-	fx.Provide(settings.Load[Config], operation.NewStore, New),
-	fx.Invoke(func(s *server.Server, ops *Service) { ops.Mount(s) }),
+	fx.Provide(settings.Load[Config], operation.NewStore, New, NewWatchdog),
+	fx.Invoke(func(s *server.Server, ops *Service) { ops.Mount(s) }, watch),
 )
+
+// watch keeps the watchdog going. What it finds is shown, and does not make the service unready: no other instance would
+// have younger backups.
+func watch(lc fx.Lifecycle, s *server.Server, w *Watchdog, cfg Config) {
+	s.Health.Advise("backups", w.Check)
+	s.Metrics.MustRegister(w)
+	lc.Append(fx.StartStopHook(func() { w.Start(cfg.WatchInterval) }, w.Stop))
+}

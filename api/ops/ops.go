@@ -45,6 +45,8 @@ func New(temporal client.Client, store *operation.Store, cfg Config, log *slog.L
 // Mount adds the operations to a server.
 func (s *Service) Mount(srv *server.Server) {
 	s.mountBackups(srv)
+	s.mountRetention(srv)
+	s.mountRestores(srv)
 	s.mountSmokeTests(srv)
 	s.mountRollouts(srv)
 	s.mountSchedules(srv)
@@ -57,7 +59,7 @@ func (s *Service) Mount(srv *server.Server) {
 // Operation is one operation as callers see it.
 type Operation struct {
 	ID          string     `json:"id" example:"4g8k2m0x7c"`
-	Kind        string     `json:"kind" doc:"rollout, smoke-test, backup or restore-drill."`
+	Kind        string     `json:"kind" doc:"rollout, smoke-test, backup, restore-drill, retention or restore."`
 	Environment string     `json:"environment,omitempty"`
 	Subject     string     `json:"subject" doc:"The service, database or environment."`
 	State       string     `json:"state" doc:"Where it stands; which states there are depends on the kind."`
@@ -70,7 +72,9 @@ type Operation struct {
 	Outcome json.RawMessage `json:"outcome,omitempty" doc:"What it has come to so far; its fields depend on the kind."`
 	Input   json.RawMessage `json:"input,omitempty" doc:"What was asked for."`
 	// Activity is what runs at this moment.
-	Activity   *Activity `json:"activity,omitempty" doc:"What runs at this moment; only of a single operation that has not ended."`
+	Activity *Activity `json:"activity,omitempty" doc:"What runs at this moment; only of a single operation that has not ended."`
+	// Kept is what retention decided about a backup last; only in lists of backups.
+	Kept       *Kept     `json:"kept,omitempty" doc:"What retention decided about a backup last; only in the list of backups."`
 	WorkflowID string    `json:"workflowId"`
 	RunID      string    `json:"runId"`
 	UpdatedAt  time.Time `json:"updatedAt"`
@@ -156,7 +160,13 @@ type kind struct {
 func (s *Service) mountKind(srv *server.Server, k kind) {
 	server.Register(srv, server.Operation{ID: "list-" + k.many, Method: http.MethodGet, Path: k.path,
 		Summary: "List " + words(k.many) + ", newest first", Roles: readers},
-		func(ctx context.Context, in *PageInput) (*pageOutput, error) { return s.list(ctx, k.kind, *in) })
+		func(ctx context.Context, in *PageInput) (*pageOutput, error) {
+			out, err := s.list(ctx, k.kind, *in)
+			if err == nil && k.kind == operation.Backup {
+				err = s.addKept(ctx, out.Body.Content)
+			}
+			return out, err
+		})
 	server.Register(srv, server.Operation{ID: "get-" + k.one, Method: http.MethodGet, Path: k.path + "/{id}",
 		Summary: "Read a " + words(k.one), Roles: readers, Errors: []int{http.StatusNotFound, http.StatusConflict}},
 		func(ctx context.Context, in *oneInput) (*operationOutput, error) {

@@ -146,7 +146,7 @@ func (s *Service) putSchedule(ctx context.Context, in *putScheduleInput) (*sched
 	err = s.temporal.ScheduleClient().GetHandle(callCtx, in.ID).Update(callCtx, client.ScheduleUpdateOptions{
 		DoUpdate: func(current client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 			changed := current.Description.Schedule
-			spec := cron.Spec(in.Body.Timezone)
+			spec := cron.Spec(in.Body.Timezone, s.now())
 			changed.Spec = &spec
 			changed.State.Paused, changed.State.Note = in.Body.Paused, note
 			return &client.ScheduleUpdate{Schedule: &changed}, nil

@@ -38,7 +38,7 @@ func (s *Service) read(ctx context.Context, id string, kinds ...operation.Kind) 
 		if live, err := s.ask(ctx, record); err == nil && live.Revision >= record.Revision {
 			record = live
 		}
-		return record, activityOf(described), nil
+		return record, s.runningPart(callCtx, described), nil
 	}
 	record, err = s.settle(ctx, record, gone)
 	return record, nil, err
@@ -73,6 +73,22 @@ func (s *Service) ask(ctx context.Context, record operation.Record) (operation.R
 	}
 	var live operation.Record
 	return live, value.Get(&live)
+}
+
+// runningPart is what an operation does at this moment, itself or by a child workflow such as a backup's drill.
+func (s *Service) runningPart(ctx context.Context, described *workflowservice.DescribeWorkflowExecutionResponse) *Activity {
+	if activity := activityOf(described); activity != nil {
+		return activity
+	}
+	for _, child := range described.GetPendingChildren() {
+		described, err := s.temporal.DescribeWorkflowExecution(ctx, child.GetWorkflowId(), child.GetRunId())
+		if err == nil {
+			if activity := activityOf(described); activity != nil {
+				return activity
+			}
+		}
+	}
+	return nil
 }
 
 // activityOf is the longest-running activity that is more than a record being written.

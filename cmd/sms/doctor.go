@@ -77,6 +77,8 @@ func diagnose(options standalone.Options, status standalone.Status, running erro
 	} else {
 		add("free disk", fmt.Errorf("%d MiB, at least %d are needed", free, options.MinFreeDisk), "")
 	}
+	keys, err := backupKeys(options)
+	add("keys of the backups", err, keys)
 	issuers, err := issuersInForce(os.Getenv("IDENTITY_OIDC_ISSUERS_FILE"))
 	add("tokens", err, issuers)
 	switch {

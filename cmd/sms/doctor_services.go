@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/settings"
+	"github.com/school-sms/sms/internal/standalone"
 )
 
 // servicesSettings are the services' own settings that `sms up` would hand on: all on whose tokens are taken, and what else is
@@ -46,4 +48,25 @@ func issuersInForce(file string) (string, error) {
 		said = append(said, fmt.Sprintf("those of %s for %q, whose users are %s/…", i.Issuer, i.Audience, i.Name))
 	}
 	return strings.Join(said, "; "), nil
+}
+
+// backupKeys says which keys backups are encrypted for, after a test that what is encrypted can be decrypted again.
+func backupKeys(options standalone.Options) (string, error) {
+	files := standalone.Layout{Root: options.DataDir}.BackupKeys(options.Services)
+	if err := files.Check(); err != nil {
+		return "", err
+	}
+	if !files.On() {
+		return "none: backups are not encrypted (BACKUP_ENCRYPTION=off)", nil
+	}
+	_, noRecipients := os.Stat(files.Recipients)
+	_, noIdentities := os.Stat(files.Identities)
+	if errors.Is(noRecipients, os.ErrNotExist) && errors.Is(noIdentities, os.ErrNotExist) {
+		return "made at the first start", nil
+	}
+	keys, err := files.Read()
+	if err == nil {
+		err = keys.Ready()
+	}
+	return strings.Join(keys.Fingerprints(), ", ") + "; what they encrypt can be decrypted", err
 }

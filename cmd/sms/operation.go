@@ -34,9 +34,13 @@ func newListCommand(g *globals, collection, short string, head []string, row fun
 			return err
 		}
 		return g.print(cmd, found, func(t *table) {
-			t.row(head...)
+			rows := [][]string{head}
 			for _, o := range found.Content {
-				t.row(row(o)...)
+				rows = append(rows, row(o))
+			}
+			fit(rows)
+			for _, cells := range rows {
+				t.row(cells...)
 			}
 			if !found.Last {
 				t.row(fmt.Sprintf("page %d of %d, %d in all", found.Page, found.TotalPages, found.TotalElements))

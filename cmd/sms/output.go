@@ -7,9 +7,13 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 )
+
+// gap is the space between two columns.
+const gap = 2
 
 // table is what people see.
 type table struct{ w *tabwriter.Writer }
@@ -31,10 +35,37 @@ func (g *globals) print(cmd *cobra.Command, value any, draw func(*table)) error 
 }
 
 func drawTable(w io.Writer, draw func(*table)) error {
-	const gap = 2
 	t := &table{w: tabwriter.NewWriter(w, 0, 0, gap, ' ', 0)}
 	draw(t)
 	return t.w.Flush()
+}
+
+const (
+	// listWidth is how many columns of a terminal a list takes, where its last cells can be cut for that.
+	listWidth = 110
+	// leastCut is what is left of a cell that is cut.
+	leastCut = 16
+)
+
+// fit cuts the last cells of rows, which are sentences, so that the lines are not longer than listWidth.
+func fit(rows [][]string) {
+	widths := map[int]int{}
+	for _, cells := range rows {
+		for i, cell := range cells[:len(cells)-1] {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell)+gap)
+		}
+	}
+	left := listWidth
+	for _, width := range widths {
+		left -= width
+	}
+	left = max(left, leastCut)
+	for _, cells := range rows {
+		last := &cells[len(cells)-1]
+		if runes := []rune(*last); len(runes) > left {
+			*last = strings.TrimRight(string(runes[:left-1]), " ,;:.") + "…"
+		}
+	}
 }
 
 // when is a time of this machine's zone.

@@ -58,7 +58,7 @@ func ask(cmd *cobra.Command, question string) (string, error) {
 	typed, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
 	if err != nil && (!errors.Is(err, io.EOF) || typed == "") {
 		fmt.Fprintln(cmd.ErrOrStderr())
-		return "", usageError{errors.New("nobody has typed the id: give it with --confirm; nothing was erased")}
+		return "", usageError{errors.New("nobody has typed it: give it with --confirm; nothing was changed")}
 	}
 	return strings.TrimSpace(typed), nil
 }

@@ -7,13 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"time"
 
+	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/school-sms/sms/api/ops"
-	"github.com/school-sms/sms/workflows/backup"
+	"github.com/school-sms/sms/internal/backup"
 )
 
 const (
@@ -42,7 +44,12 @@ func (g *globals) wait(cmd *cobra.Command, path string, good ...string) error {
 	if err != nil {
 		return err
 	}
-	if err := g.print(cmd, ended, func(t *table) { t.row(ended.Kind+" "+ended.ID+":", ended.State+".", ended.Summary) }); err != nil {
+	if err := g.print(cmd, ended, func(t *table) {
+		t.row(ended.Kind+" "+ended.ID+":", ended.State+".", ended.Summary)
+		for _, toDo := range restoreToDo(ended) {
+			t.row("To do: " + toDo)
+		}
+	}); err != nil {
 		return err
 	}
 	return outcome(ended, good...)
@@ -61,14 +68,21 @@ type watcher struct {
 	*globals
 	out io.Writer
 
-	shown     map[string]string // step → what was last said of it
-	failure   string
-	moved     time.Time
+	shown   map[string]string // step → what was last said of it
+	failure string
+	moved   time.Time
+	// live is what stands on the last line of a terminal, to be replaced; empty elsewhere.
+	live      string
 	awaySince time.Time
 }
 
 func (w *watcher) follow(ctx context.Context, path string) (ops.Operation, error) {
 	w.shown, w.moved = map[string]string{}, time.Now()
+	defer func() {
+		if w.live != "" {
+			fmt.Fprintln(w.out)
+		}
+	}()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
@@ -102,7 +116,7 @@ func (w *watcher) follow(ctx context.Context, path string) (ops.Operation, error
 func (w *watcher) gone(err error) error {
 	if w.awaySince.IsZero() {
 		w.awaySince = time.Now()
-		fmt.Fprintf(w.out, "… the platform is away, waiting for it: %v\n", err)
+		w.line(fmt.Sprintf("… the platform is away, waiting for it: %v", err))
 	}
 	if time.Since(w.awaySince) > patience {
 		return fmt.Errorf("the platform has been away for %s; the operation goes on when it is back: %w", patience, err)
@@ -112,7 +126,7 @@ func (w *watcher) gone(err error) error {
 
 func (w *watcher) back() {
 	if !w.awaySince.IsZero() {
-		fmt.Fprintf(w.out, "… the platform is back after %s\n", time.Since(w.awaySince).Round(time.Second))
+		w.line(fmt.Sprintf("… the platform is back after %s", time.Since(w.awaySince).Round(time.Second)))
 		w.awaySince = time.Time{}
 	}
 }
@@ -131,7 +145,7 @@ func (w *watcher) show(o ops.Operation) {
 		}
 		if key := fmt.Sprint(i); w.shown[key] != line {
 			w.shown[key] = line
-			fmt.Fprintln(w.out, line)
+			w.line(line)
 			w.moved = time.Now()
 		}
 	}
@@ -141,29 +155,48 @@ func (w *watcher) show(o ops.Operation) {
 	if o.Activity.LastFailure != w.failure {
 		w.failure = o.Activity.LastFailure
 		if w.failure != "" {
-			fmt.Fprintf(w.out, "… attempt %d, because the one before failed: %s\n", o.Activity.Attempt, w.failure)
+			w.line(fmt.Sprintf("… attempt %d, because the one before failed: %s", o.Activity.Attempt, w.failure))
 		}
 	}
-	if said := progressOf(o.Activity.Progress); said != "" && time.Since(w.moved) > restless {
-		fmt.Fprintf(w.out, "… %s\n", said)
+	said := progressOf(o.Activity.Progress)
+	switch {
+	case said == "":
+	case w.terminal():
+		w.live = "… " + said
+		fmt.Fprint(w.out, "\r\x1b[K"+w.live)
+	case time.Since(w.moved) > restless:
+		w.line("… " + said)
 		w.moved = time.Now()
 	}
+}
+
+// line says something that stays.
+func (w *watcher) line(text string) {
+	if w.live != "" {
+		fmt.Fprint(w.out, "\r\x1b[K")
+		w.live = ""
+	}
+	fmt.Fprintln(w.out, text)
+}
+
+// terminal reports whether a line can be written over.
+func (w *watcher) terminal() bool {
+	file, ok := w.out.(*os.File)
+	return ok && isatty.IsTerminal(file.Fd())
 }
 
 // progressOf puts what an activity says of itself in words; empty when it says nothing known.
 func progressOf(raw json.RawMessage) string {
 	var p struct {
-		Bytes     int64 `json:"bytes"`
-		Tables    int64 `json:"tables"`
-		AllTables int64 `json:"allTables"`
+		backup.Moved
 		// WaitingFor is said by what waits.
 		WaitingFor string `json:"waitingFor"`
 	}
-	if json.Unmarshal(raw, &p) == nil && p.WaitingFor != "" {
-		return "waiting: " + p.WaitingFor
-	}
-	if json.Unmarshal(raw, &p) != nil || p.Bytes == 0 && p.AllTables == 0 {
+	if json.Unmarshal(raw, &p) != nil {
 		return ""
 	}
-	return fmt.Sprintf("%s, %d of %d tables counted", backup.Size(p.Bytes), p.Tables, p.AllTables)
+	if p.WaitingFor != "" {
+		return "waiting: " + p.WaitingFor
+	}
+	return p.Moved.String()
 }

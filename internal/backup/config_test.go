@@ -45,16 +45,3 @@ func TestSourcesNameEveryFaultAndNoSecret(t *testing.T) {
 		t.Errorf("the error holds a password: %v", err)
 	}
 }
-
-func TestCompareNamesEveryDifference(t *testing.T) {
-	t.Parallel()
-	expected := []backup.Table{{Schema: "public", Name: "student", Rows: 3}, {Schema: "public", Name: "audit", Rows: 5}, {Schema: "other", Name: "x", Rows: 0}}
-	if got := backup.Compare(expected, []backup.Table{{Schema: "other", Name: "x", Rows: 0}, {Schema: "public", Name: "audit", Rows: 5}, {Schema: "public", Name: "student", Rows: 3}}); len(got) != 0 {
-		t.Errorf("equal databases differ: %v", got)
-	}
-	got := backup.Compare(expected, []backup.Table{{Schema: "public", Name: "student", Rows: 2}, {Schema: "public", Name: "zoo", Rows: 1}, {Schema: "other", Name: "x", Rows: 0}})
-	want := []string{"table public.audit is missing, 5 rows expected", "table public.student has 2 rows, 3 expected", "table public.zoo was not in the database"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -14,16 +13,46 @@ import (
 	"github.com/school-sms/sms/internal/storage"
 )
 
+// maintenanceDatabase is the one to be connected to while others are made, renamed and dropped. Every server has it.
+const maintenanceDatabase = "postgres"
+
+// administer connects to the source's server as the role that restores, to none of the databases of the platform: the
+// one that is to be restored may be missing.
+func administer(ctx context.Context, source Source, application string) (*pgx.Conn, error) {
+	address, err := source.restoring(maintenanceDatabase)
+	if err != nil {
+		return nil, err
+	}
+	return connect(ctx, address, application)
+}
+
 // ScratchName is the database that a drill restores into.
 func ScratchName(database, drillID string) string { return "drill_" + database + "_" + drillID }
 
-// Restore makes the scratch database anew and restores an archive into it. It returns ErrRejected when the archive is
-// at fault, ErrDamaged when it is cut off, and other errors when the server or a program was.
-func (t Tools) Restore(ctx context.Context, store storage.Store, m Manifest, source Source, scratch string, meter *Meter) error {
-	if err := DropScratch(ctx, source, scratch); err != nil {
+// Fill restores an archive into a database that is there and empty, a drill's or that of an operator's restore, with owners
+// and grants. It returns ErrRejected when the archive is at fault, ErrDamaged when it is cut off, what ReadyToRestore returns
+// before it touches anything, and other errors when the server or a program was at fault.
+func (t Tools) Fill(ctx context.Context, store storage.Store, m Manifest, source Source, database string, meter *Meter) error {
+	return t.pour(ctx, store, m, source, database, meter, "--exit-on-error")
+}
+
+// pour sends an archive through pg_restore into a database.
+func (t Tools) pour(ctx context.Context, store storage.Store, m Manifest, source Source, database string, meter *Meter, options ...string) error {
+	keys, err := t.Keys.Read()
+	if err != nil && m.Encryption == Encrypted {
 		return err
 	}
-	if err := createScratch(ctx, m, source, scratch); err != nil {
+	conn, err := administer(ctx, source, "sms-restore")
+	if err != nil {
+		return err
+	}
+	program, err := t.restorer(ctx, m, conn)
+	conn.Close(context.WithoutCancel(ctx))
+	if err != nil {
+		return err
+	}
+	target, err := source.restoring(database)
+	if err != nil {
 		return err
 	}
 	stored, err := store.Open(ctx, m.Archive)
@@ -31,22 +60,15 @@ func (t Tools) Restore(ctx context.Context, store storage.Store, m Manifest, sou
 		return err
 	}
 	defer stored.Close()
-	unpacked, err := unpack(io.TeeReader(reader{ctx, stored}, meter))
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	defer unpacked.Close()
-	target, err := inDatabase(source.URL, scratch)
+	unpacked, err := unpack(io.TeeReader(reader{ctx, stored}, meter), keys, m.Encryption, m.Recipients)
 	if err != nil {
 		return err
 	}
+	defer unpacked.Close()
 	outer := ctx
 	ctx, kill := context.WithCancel(ctx)
 	defer kill()
-	cmd, words, err := t.command(ctx, "pg_restore", "--exit-on-error", "--no-owner", "--no-acl", "--no-password", "--dbname="+target)
-	if err != nil {
-		return err
-	}
+	cmd, words := program.command(ctx, append(options, "--no-password", "--dbname="+target)...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -66,6 +88,8 @@ func (t Tools) Restore(ctx context.Context, store storage.Store, m Manifest, sou
 		return rejected(words, words.failure("pg_restore", waitErr), copyErr)
 	case outer.Err() != nil:
 		return context.Cause(outer)
+	case errors.Is(archive.err, ErrDamaged):
+		return archive.err
 	default:
 		return fmt.Errorf("%w: %w", ErrDamaged, archive.err)
 	}
@@ -89,10 +113,13 @@ func (n *noting) Read(p []byte) (int, error) {
 var serverAway = []string{"server closed the connection", "connection to server", "terminating connection", "no connection to the server",
 	"the database system is", "SSL connection has been closed", "No space left on device"}
 
+// errStoppedReading says that pg_restore ended well before the archive did.
+var errStoppedReading = errors.New("pg_restore stopped reading")
+
 // rejected tells an archive that is at fault from a server that went away.
 func rejected(words *lastWords, failure, copyErr error) error {
 	if failure == nil && copyErr != nil {
-		return fmt.Errorf("pg_restore stopped reading: %w", copyErr)
+		return fmt.Errorf("%w: %w", errStoppedReading, copyErr)
 	}
 	if failure == nil || len(words.errors()) == 0 {
 		return failure // killed, for example
@@ -105,34 +132,58 @@ func rejected(words *lastWords, failure, copyErr error) error {
 	return fmt.Errorf("%w: %w", ErrRejected, failure)
 }
 
-// Count counts the rows of every table of a scratch database.
-func Count(ctx context.Context, source Source, scratch string, meter *Meter) ([]Table, error) {
-	target, err := inDatabase(source.URL, scratch)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := connect(ctx, target, "sms-drill")
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", scratch, err)
-	}
-	return countTables(ctx, tx, meter)
+// Examine reads all that a database of the source's server holds, as far as a backup of it would say.
+func Examine(ctx context.Context, source Source, database string, meter *Meter) (Contents, error) {
+	contents, _, err := examineDatabase(ctx, source, database, meter)
+	return contents, err
 }
 
-func createScratch(ctx context.Context, m Manifest, source Source, scratch string) error {
-	conn, err := connect(ctx, source.URL, "sms-drill")
+func examineDatabase(ctx context.Context, source Source, database string, meter *Meter) (c Contents, version string, err error) {
+	target, err := source.restoring(database)
+	if err != nil {
+		return c, "", err
+	}
+	conn, err := connect(ctx, target, "sms-restore")
+	if err != nil {
+		return c, "", err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, version, err = serverVersion(ctx, conn); err != nil {
+		return c, "", err
+	}
+	if _, err := conn.Exec(ctx, session); err != nil {
+		return c, "", fmt.Errorf("read %s: %w", database, err)
+	}
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return c, "", fmt.Errorf("read %s: %w", database, err)
+	}
+	if c.Sequences, err = readSequences(ctx, tx); err != nil {
+		return c, "", err
+	}
+	return c, version, c.read(ctx, tx, meter)
+}
+
+// CreateDatabase makes an empty database to restore a backup into, which only its owner and the role that restores reach.
+func CreateDatabase(ctx context.Context, m Manifest, source Source, name string) error {
+	conn, err := administer(ctx, source, "sms-restore")
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	statement := fmt.Sprintf("create database %s template template0 encoding %s lc_collate %s lc_ctype %s",
-		pgx.Identifier{scratch}.Sanitize(), quote(m.Encoding), quote(m.Collate), quote(m.CType))
-	if _, err := conn.Exec(ctx, statement); err != nil {
-		return fmt.Errorf("make the scratch database %s: %w", scratch, err)
+	database := pgx.Identifier{name}.Sanitize()
+	statement := fmt.Sprintf("create database %s owner %s template template0 encoding %s lc_collate %s lc_ctype %s", database,
+		pgx.Identifier{m.Owner}.Sanitize(), quote(m.Encoding), quote(m.Collate), quote(m.CType))
+	switch m.LocaleProvider {
+	case "icu":
+		statement += " locale_provider icu icu_locale " + quote(m.Locale)
+	case "builtin":
+		statement += " locale_provider builtin builtin_locale " + quote(m.Locale)
+	}
+	for _, statement := range []string{statement, "revoke connect, temporary on database " + database + " from public"} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("make the database %s: %w", name, err)
+		}
 	}
 	return nil
 }
@@ -145,7 +196,7 @@ func DropScratch(ctx context.Context, source Source, scratch string) error {
 	if id, ok := strings.CutPrefix(scratch, ScratchName(source.Database, "")); !ok || strings.Contains(id, "_") {
 		return fmt.Errorf("%s is no scratch database of %s", scratch, source.Database)
 	}
-	conn, err := connect(ctx, source.URL, "sms-drill")
+	conn, err := administer(ctx, source, "sms-drill")
 	if err != nil {
 		return err
 	}
@@ -165,7 +216,7 @@ select pg_terminate_backend(pid)
 
 // Scratches lists the scratch databases of a source that are there, as the ids of their drills.
 func Scratches(ctx context.Context, source Source) ([]string, error) {
-	conn, err := connect(ctx, source.URL, "sms-drill")
+	conn, err := administer(ctx, source, "sms-drill")
 	if err != nil {
 		return nil, err
 	}
@@ -197,14 +248,4 @@ func Refused(err error) bool {
 		return true
 	}
 	return false
-}
-
-// inDatabase is the URL with another database.
-func inDatabase(address, database string) (string, error) {
-	u, err := url.Parse(address)
-	if err != nil {
-		return "", errors.New("not a PostgreSQL URL")
-	}
-	u.Path = "/" + database
-	return u.String(), nil
 }

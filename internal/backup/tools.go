@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,88 +16,138 @@ import (
 	"time"
 
 	"github.com/school-sms/sms/internal/child"
-	"github.com/school-sms/sms/internal/postgres"
 )
 
 // The ways in which a backup or restore fails for good; other errors may pass with time.
 var (
 	// ErrToolMissing says that PostgreSQL's client programs are not installed.
 	ErrToolMissing = errors.New("pg_dump or pg_restore is missing")
-	// ErrServerNewer says that the installed pg_dump is too old for the server.
-	ErrServerNewer = errors.New("the server is newer than pg_dump")
+	// ErrServerNewer says that the installed programs are too old for the server.
+	ErrServerNewer = errors.New("the server is newer than PostgreSQL's client programs")
+	// ErrServerOlder says that a server is too old: for a backup to be made, or to be restored into it.
+	ErrServerOlder = errors.New("the server is too old")
+	// ErrClientOlder says that a newer pg_dump made a backup than the pg_restore that is installed.
+	ErrClientOlder = errors.New("the backup was made by a newer pg_dump than the pg_restore that is installed")
 	// ErrDamaged says that an archive is not what its manifest says.
 	ErrDamaged = errors.New("the backup is damaged")
 	// ErrRejected says that pg_restore refused an archive.
 	ErrRejected = errors.New("the archive cannot be restored")
 )
 
-// Tools are PostgreSQL's client programs.
+// Tools are PostgreSQL's client programs, and what they are used with. What is not set has the default of Config.
 type Tools struct {
-	// Bin is their folder; empty: the newest installation, else the PATH.
+	// Bin is their folder, or several, separated by colons; empty: where they are usually installed.
 	Bin string
+	// Keys encrypt and decrypt.
+	Keys KeyFiles
+	// LockWait bounds a dump's wait for a table's lock.
+	LockWait time.Duration
+	// StallLimit ends a dump whose storage takes nothing any more.
+	StallLimit time.Duration
+	// Jobs is how many processes restore one backup at once.
+	Jobs int
 }
 
-// find returns the path of a program.
-func (t Tools) find(program string) (string, error) {
+func (t Tools) lockWait() time.Duration   { return cmp.Or(t.LockWait, 60*time.Second) }
+func (t Tools) stallLimit() time.Duration { return cmp.Or(t.StallLimit, 5*time.Minute) }
+func (t Tools) jobs() int                 { return cmp.Or(t.Jobs, 2) }
+
+// installed is one program of one installation.
+type installed struct {
+	path, version string
+	major         int
+}
+
+// usually is where Debian and Ubuntu, and Red Hat, put PostgreSQL's programs.
+var usually = []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin"}
+
+// folders are where programs are looked for.
+func (t Tools) folders() []string {
 	if t.Bin != "" {
-		path := filepath.Join(t.Bin, program)
-		if _, err := os.Stat(path); err != nil {
-			return "", fmt.Errorf("%w: no %s in %s (POSTGRES_BIN)", ErrToolMissing, program, t.Bin)
-		}
-		return path, nil
+		return filepath.SplitList(t.Bin)
 	}
-	if install, err := postgres.FindInstallation(""); err == nil {
-		return filepath.Join(install.Bin, program), nil
+	var all []string
+	for _, pattern := range usually {
+		found, _ := filepath.Glob(pattern)
+		all = append(all, found...)
 	}
-	path, err := exec.LookPath(program)
-	if err != nil {
-		return "", fmt.Errorf("%w: install the PostgreSQL client, or name its folder with POSTGRES_BIN", ErrToolMissing)
-	}
-	return path, nil
+	return append(all, filepath.SplitList(os.Getenv("PATH"))...)
 }
 
-// version returns what `program --version` says, for example 15.18, and its major part.
-func (t Tools) version(ctx context.Context, program string) (version string, major int, err error) {
-	path, err := t.find(program)
-	if err != nil {
-		return "", 0, err
+// fitting returns the program of the lowest version that is not below major: a newer pg_dump makes archives that an older
+// server may not take back. Where all are below, it is the newest. It returns ErrToolMissing when there is none.
+func (t Tools) fitting(ctx context.Context, program string, major int) (installed, error) {
+	var best installed
+	var faults []error
+	for _, folder := range t.folders() {
+		path := filepath.Join(folder, program)
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		found, err := versionOf(ctx, path)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		if best.path == "" || best.major < major && found.major > best.major || found.major >= major && found.major < best.major {
+			best = found
+		}
 	}
+	if best.path == "" {
+		where := "install the PostgreSQL client, or name its folder with POSTGRES_BIN"
+		if t.Bin != "" {
+			where = "no " + program + " in " + t.Bin + " (POSTGRES_BIN)"
+		}
+		return best, errors.Join(fmt.Errorf("%w: %s", ErrToolMissing, where), errors.Join(faults...))
+	}
+	return best, nil
+}
+
+// versionOf asks a program for its version, for example 15.18.
+func versionOf(ctx context.Context, path string) (installed, error) {
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
-		return "", 0, fmt.Errorf("%s --version: %w", program, err)
+		return installed{}, fmt.Errorf("%s --version: %w", path, err)
 	}
 	fields := strings.Fields(string(out)) // pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)
 	if len(fields) < 3 {
-		return "", 0, fmt.Errorf("%s --version says nothing known", program)
+		return installed{}, fmt.Errorf("%s --version says nothing known", path)
 	}
-	major, err = strconv.Atoi(strings.SplitN(fields[2], ".", 2)[0])
+	major, err := majorOf(fields[2])
 	if err != nil {
-		return "", 0, fmt.Errorf("%s --version says nothing known", program)
+		return installed{}, fmt.Errorf("%s --version says nothing known", path)
 	}
-	return fields[2], major, nil
+	return installed{path: path, version: fields[2], major: major}, nil
+}
+
+// majorOf reads 15 from "15.18" and 18 from "18beta1".
+func majorOf(version string) (int, error) {
+	digits := strings.TrimLeft(version, "0123456789")
+	return strconv.Atoi(version[:len(version)-len(digits)])
 }
 
 // stopDelay is how long a killed program's pipes may stay open.
 const stopDelay = 5 * time.Second
 
 // command is a program that is killed when ctx ends or this process dies. Only what libpq reads is in its environment.
-func (t Tools) command(ctx context.Context, program string, args ...string) (*exec.Cmd, *lastWords, error) {
-	path, err := t.find(program)
-	if err != nil {
-		return nil, nil, err
-	}
+func (i installed) command(ctx context.Context, args ...string) (*exec.Cmd, *lastWords) {
 	words := &lastWords{}
-	cmd := exec.CommandContext(ctx, path, args...)
+	cmd := exec.CommandContext(ctx, i.path, args...)
 	cmd.WaitDelay = stopDelay
 	cmd.Stderr = words
+	options := "-c client_connection_check_interval=" + checkInterval + " -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
 	cmd.Env = []string{"LC_ALL=C"}
 	for _, variable := range os.Environ() {
-		name, _, _ := strings.Cut(variable, "=")
-		if name == "PATH" || name == "HOME" || strings.HasPrefix(name, "PG") {
+		name, value, _ := strings.Cut(variable, "=")
+		switch {
+		case name == "PGOPTIONS":
+			options = value + " " + options
+		case name == "PATH" || name == "HOME" || strings.HasPrefix(name, "PG"):
 			cmd.Env = append(cmd.Env, variable)
 		}
 	}
-	return cmd, words, nil
+	cmd.Env = append(cmd.Env, "PGOPTIONS="+options)
+	return cmd, words
 }
 
 func start(cmd *exec.Cmd) error {
@@ -123,7 +174,7 @@ func (l *lastWords) lines() []string {
 	var lines []string
 	for line := range bytes.Lines(l.text) {
 		text := strings.TrimSpace(string(line))
-		for _, program := range []string{"pg_dump: ", "pg_restore: "} {
+		for _, program := range []string{"pg_dump: ", "pg_dumpall: ", "pg_restore: "} {
 			if said, ok := strings.CutPrefix(text, program); ok && !strings.HasPrefix(said, "detail:") && !strings.HasPrefix(said, "hint:") {
 				lines = append(lines, said)
 			}

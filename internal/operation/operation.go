@@ -23,6 +23,8 @@ const (
 	SmokeTest    Kind = "smoke-test"
 	Backup       Kind = "backup"
 	RestoreDrill Kind = "restore-drill"
+	Restore      Kind = "restore"
+	Retention    Kind = "retention"
 )
 
 // States that every kind has. A kind may have more, such as a backup's stored and verified.
@@ -76,6 +78,9 @@ const (
 	StepSkipped   = "skipped"
 	StepCancelled = "cancelled"
 )
+
+// MovedSignal is the signal by which an activity that takes long tells its workflow, in words, how far it is.
+const MovedSignal = "moved"
 
 // Step is one step of an operation, in the order begun.
 type Step struct {

@@ -49,6 +49,23 @@ update operation
    set state = $2, summary = $3, updated_at = now()
  where id = $1 and ended_at is not null`
 
+const correctOperation = `
+update operation
+   set state = $3, summary = $4, updated_at = now()
+ where id = $1 and state = $2 and ended_at is not null`
+
+const operationsOfSubject = `
+select ` + columns + `
+  from operation
+ where kind = $1 and ($2 = '' or subject = $2)
+ order by started_at, id`
+
+const openOperations = `
+select ` + columns + `
+  from operation
+ where kind = any($1) and ended_at is null
+ order by started_at, id`
+
 const operationsByPrefix = `
 select ` + columns + `
   from operation
@@ -118,6 +135,41 @@ func (s *Store) Abandon(ctx context.Context, id, why string) error {
 func (s *Store) Amend(ctx context.Context, id, state, summary string) error {
 	_, err := s.pool.Exec(ctx, amendOperation, id, state, summary)
 	return wrap("amend", Record{ID: id}, err)
+}
+
+// Restore puts the record of an operation that has ended back, as it was told by what it left. A record that is there
+// stays as it is. It reports whether there was none.
+func (s *Store) Restore(ctx context.Context, r Record) (bool, error) {
+	done, err := s.pool.Exec(ctx, beginOperation, arguments(r))
+	return done.RowsAffected() > 0, wrap("restore", r, err)
+}
+
+// Correct is an Amend of an operation that still is in a state. It reports whether it was.
+func (s *Store) Correct(ctx context.Context, id, from, to, summary string) (bool, error) {
+	done, err := s.pool.Exec(ctx, correctOperation, id, from, to, summary)
+	return done.RowsAffected() > 0, wrap("correct", Record{ID: id}, err)
+}
+
+// Of returns all operations of a kind on a subject, or on every one if subject is empty: the oldest first.
+func (s *Store) Of(ctx context.Context, kind Kind, subject string) ([]Record, error) {
+	return s.all(ctx, operationsOfSubject, kind, subject)
+}
+
+// Open returns the operations of some kinds whose end is not on record, the oldest first.
+func (s *Store) Open(ctx context.Context, kinds ...Kind) ([]Record, error) {
+	return s.all(ctx, openOperations, kinds)
+}
+
+func (s *Store) all(ctx context.Context, query string, args ...any) ([]Record, error) {
+	rows, err := s.pool.Query(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read operations: %w", err)
+	}
+	records, err := pgx.CollectRows(rows, pgx.RowToStructByName[Record])
+	if err != nil {
+		return nil, fmt.Errorf("read operations: %w", err)
+	}
+	return records, nil
 }
 
 // Get returns the one operation of one of the kinds whose id is, or begins with, the prefix.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -135,7 +136,8 @@ func Unavailable(err error) bool {
 			"25P03": // idle_in_transaction_session_timeout
 			return true
 		}
-		return false
+		// A database that a restore is replacing at this moment: its name is there before and after.
+		return pg.Code == "3D000" && strings.Contains(pg.Detail, "renamed")
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true

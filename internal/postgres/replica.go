@@ -147,7 +147,7 @@ func (r *replica) watch(ctx context.Context, every time.Duration) {
 
 const (
 	selectReplayed = `
-select pg_is_in_recovery(), pg_postmaster_start_time(), system_identifier, coalesce(pg_last_wal_replay_lsn() - '0/0', 0)::bigint
+select pg_is_in_recovery(), pg_postmaster_start_time(), current_database(), system_identifier, coalesce(pg_last_wal_replay_lsn() - '0/0', 0)::bigint
 from pg_control_system()`
 	// Only what is flushed is sent. Past it may lie what nobody flushes for a while, and an idle replica would seem to lag.
 	selectFlushed = `select system_identifier, (pg_current_wal_flush_lsn() - '0/0')::bigint from pg_control_system()`
@@ -157,9 +157,10 @@ from pg_control_system()`
 func (r *replica) probe(ctx context.Context) seen {
 	now := *r.seen.Load()
 	var recovering bool
+	var database string
 	var system, replayed, ofPrimary, flushed int64
 	asking, cancel := context.WithTimeout(ctx, probeTimeout)
-	now.away = r.standby.QueryRow(asking, selectReplayed).Scan(&recovering, &now.started, &system, &replayed)
+	now.away = r.standby.QueryRow(asking, selectReplayed).Scan(&recovering, &now.started, &database, &system, &replayed)
 	cancel()
 	now.system, now.replayed = uint64(system), uint64(replayed)
 	switch {
@@ -167,6 +168,11 @@ func (r *replica) probe(ctx context.Context) seen {
 		return now
 	case !recovering:
 		now.away = errors.New("DATABASE_REPLICA_URL names a server that follows none")
+		return now
+	case database != r.standby.Config().ConnConfig.Database:
+		// A restore has put another database in its place. On a replica nobody ends the sessions in the one before.
+		now.away = errors.New("the database was replaced, and is now called " + database)
+		r.standby.Reset()
 		return now
 	}
 	asking, cancel = context.WithTimeout(ctx, probeTimeout)

@@ -346,3 +346,33 @@ func TestPositions(t *testing.T) {
 		t.Error("the zero position")
 	}
 }
+
+func TestReplicaOfADatabaseThatIsReplaced(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.primary.Exec(t, "postgres", "create database restored template template0")
+	p.primary.Exec(t, "restored", "create table only_here ()")
+	// As a restore swaps: the sessions in the old database end on the primary, but stay on the replica.
+	p.primary.Exec(t, "postgres", `
+alter database test allow_connections false;
+select pg_terminate_backend(pid) from pg_stat_activity where datname = 'test';
+begin;
+alter database test rename to test_before;
+alter database restored rename to test;
+commit`)
+	p.eventually("reads go to the replica of the new database", func() bool {
+		if !p.onReplica(postgres.Position{}) {
+			return false
+		}
+		var there bool
+		err := p.Reader(p.WithReads(t.Context(), postgres.Position{})).QueryRow(t.Context(), "select to_regclass('only_here') is not null").Scan(&there)
+		return err == nil && there
+	})
+	for range 50 {
+		var there bool
+		err := p.Reader(p.WithReads(t.Context(), postgres.Position{})).QueryRow(t.Context(), "select to_regclass('only_here') is not null").Scan(&there)
+		if err != nil || !there {
+			t.Errorf("a read of the old database: %v %v", there, err)
+		}
+	}
+}

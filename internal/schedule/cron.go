@@ -57,15 +57,20 @@ func CheckZone(name string) error {
 // String is the expression with single spaces.
 func (c Cron) String() string { return c.text }
 
-// Spec is what Temporal runs by. The expression is kept as the calendar's comment, to be read back by Read.
-func (c Cron) Spec(zone string) client.ScheduleSpec {
-	return client.ScheduleSpec{
+// Spec is what Temporal runs by, in a zone that CheckZone takes. The expression is kept as the first calendar's comment, to
+// be read back by Read. The changes of the zone's clock in the next years after now are seen to; Refresh sees to later ones.
+func (c Cron) Spec(zone string, now time.Time) client.ScheduleSpec {
+	spec := client.ScheduleSpec{
 		TimeZoneName: zone,
 		Calendars: []client.ScheduleCalendarSpec{{
 			Minute: ranges(c.fields.Minute, 0, 59), Hour: ranges(c.fields.Hour, 0, 23), DayOfMonth: ranges(c.fields.Dom, 1, 31),
 			Month: ranges(c.fields.Month, 1, 12), DayOfWeek: ranges(c.fields.Dow, 0, 6), Comment: c.text,
 		}},
 	}
+	if location, err := time.LoadLocation(zone); err == nil {
+		c.correct(&spec, location, now)
+	}
+	return spec
 }
 
 // Read returns the expression and zone that a spec was made of. The expression is empty when the schedule was changed
@@ -75,7 +80,7 @@ func Read(spec *client.ScheduleSpec) (expression, zone string) {
 	if zone == "" {
 		zone = "UTC"
 	}
-	if len(spec.Calendars) == 1 && len(spec.Intervals) == 0 && len(spec.CronExpressions) == 0 {
+	if _, plain := corrections(spec); plain {
 		if _, err := ParseCron(spec.Calendars[0].Comment); err == nil {
 			expression = spec.Calendars[0].Comment
 		}

@@ -3,6 +3,7 @@ package schedule_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.temporal.io/sdk/client"
@@ -26,7 +27,7 @@ func TestCronMeansTheSameToTemporal(t *testing.T) {
 			continue
 		}
 		want.Comment = strings.Join(strings.Fields(expression), " ")
-		spec := cron.Spec("Asia/Kolkata")
+		spec := cron.Spec("Asia/Kolkata", time.Now())
 		if diff := cmp.Diff([]client.ScheduleCalendarSpec{want}, spec.Calendars); diff != "" {
 			t.Errorf("%q: %s", expression, diff)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	enums "go.temporal.io/api/enums/v1"
@@ -32,7 +33,7 @@ type Definition struct {
 // Ensure creates a schedule that is missing. One that is there is left as it is: an operator may have changed it.
 func Ensure(ctx context.Context, c client.Client, d Definition) (created bool, err error) {
 	_, err = c.ScheduleClient().Create(ctx, client.ScheduleOptions{
-		ID: d.ID, Spec: d.Cron.Spec(d.Zone), Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: catchUp,
+		ID: d.ID, Spec: d.Cron.Spec(d.Zone, time.Now()), Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: catchUp,
 		Action: &client.ScheduleWorkflowAction{
 			ID: d.WorkflowID, Workflow: d.Workflow, Args: []any{d.Input}, TaskQueue: temporalclient.TaskQueue, StaticSummary: d.Summary,
 		},
@@ -44,4 +45,31 @@ func Ensure(ctx context.Context, c client.Client, d Definition) (created bool, e
 		return false, fmt.Errorf("create schedule %s: %w", d.ID, err)
 	}
 	return true, nil
+}
+
+// Refresh sees to the changes of the zone's clock that have come near since a schedule was made or refreshed. Expression,
+// zone and all else stay as an operator has set them. A schedule that is not there, or that was changed elsewhere to what
+// Spec does not make, is left alone.
+func Refresh(ctx context.Context, c client.Client, id string) (changed bool, err error) {
+	handle := c.ScheduleClient().GetHandle(ctx, id)
+	err = handle.Update(ctx, client.ScheduleUpdateOptions{DoUpdate: func(current client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
+		next := current.Description.Schedule
+		expression, zone := Read(next.Spec)
+		cron, err := ParseCron(expression)
+		if err != nil || CheckZone(zone) != nil {
+			return nil, temporal.ErrSkipScheduleUpdate
+		}
+		wanted := cron.Spec(zone, time.Now())
+		has, _ := corrections(next.Spec)
+		if needs, _ := corrections(&wanted); slices.Equal(has, needs) {
+			return nil, temporal.ErrSkipScheduleUpdate
+		}
+		wanted.StartAt, wanted.EndAt, wanted.Jitter = next.Spec.StartAt, next.Spec.EndAt, next.Spec.Jitter
+		next.Spec, changed = &wanted, true
+		return &client.ScheduleUpdate{Schedule: &next}, nil
+	}})
+	if err != nil && !temporalclient.NotFound(err) {
+		return false, fmt.Errorf("refresh schedule %s: %w", id, err)
+	}
+	return changed, nil
 }

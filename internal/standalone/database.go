@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/discovery"
 	"github.com/school-sms/sms/internal/postgres"
 	"github.com/school-sms/sms/migrations"
@@ -19,7 +20,7 @@ const (
 	Staging    = "staging"
 )
 
-// backupRole reads every database, and makes the scratch ones that backups are proven in.
+// backupRole reads every database, and changes none. What restores is backup.RestoreRole.
 const backupRole = "sms_backup"
 
 // database is one database of the platform, owned by the role of the one service that uses it.
@@ -76,11 +77,17 @@ func (p *Platform) prepareDatabases(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if err := p.ensureRole(ctx, conn, backupRole, "login createdb in role pg_read_all_data"); err != nil {
+	if err := p.ensureRole(ctx, conn, backupRole, "login in role pg_read_all_data"); err != nil {
+		return err
+	}
+	if err := p.ensureRole(ctx, conn, backup.RestoreRole, "login createdb in role "+backupRole); err != nil {
 		return err
 	}
 	for _, db := range p.options.databases() {
 		if err := p.ensureRole(ctx, conn, db.role, "login"); err != nil {
+			return err
+		}
+		if err := grantToRestore(ctx, conn, db.role); err != nil {
 			return err
 		}
 		if err := ensureDatabase(ctx, conn, db); err != nil {
@@ -126,6 +133,15 @@ func (p *Platform) ensureRole(ctx context.Context, conn *pgx.Conn, role, options
 	return nil
 }
 
+// grantToRestore lets the restoring role make, own, rename and drop what belongs to a role, and end that role's sessions.
+func grantToRestore(ctx context.Context, conn *pgx.Conn, role string) error {
+	statement := "grant " + pgx.Identifier{role}.Sanitize() + " to " + backup.RestoreRole
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		return fmt.Errorf("%s: %w", statement, err)
+	}
+	return nil
+}
+
 func ensureDatabase(ctx context.Context, conn *pgx.Conn, db database) error {
 	var there bool
 	if err := conn.QueryRow(ctx, `select exists (select from pg_database where datname = $1)`, db.name).Scan(&there); err != nil {
@@ -147,13 +163,17 @@ func ensureDatabase(ctx context.Context, conn *pgx.Conn, db database) error {
 	return nil
 }
 
-// writeBackupPasswords writes the pgpass file (PostgreSQL manual, section 34.16) of the backup role.
+// writeBackupPasswords writes the pgpass file (PostgreSQL manual, section 34.16) of the roles that back up and restore.
 func (p *Platform) writeBackupPasswords() error {
-	password, err := p.layout.password(backupRole)
-	if err != nil {
-		return err
+	var lines strings.Builder
+	for _, role := range []string{backupRole, backup.RestoreRole} {
+		password, err := p.layout.password(role)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&lines, "%s:%d:*:%s:%s\n", loopback, p.cluster.Port, role, password)
 	}
-	return p.layout.writeShared(p.layout.backupPasswords(), fmt.Sprintf("%s:%d:*:%s:%s\n", loopback, p.cluster.Port, backupRole, password))
+	return p.layout.writeShared(p.layout.backupPasswords(), lines.String())
 }
 
 // backupDatabases is BACKUP_DATABASES of the worker.

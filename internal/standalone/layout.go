@@ -52,6 +52,8 @@ func (l Layout) backups() string          { return filepath.Join(l.Root, "backup
 func (l Layout) publicKey() string        { return l.secret("token-public.pem") }
 func (l Layout) signingKey() string       { return l.secret("token-signing.pem") }
 func (l Layout) backupPasswords() string  { return l.secret("backup.pgpass") }
+func (l Layout) backupKey() string        { return l.secret("backup.key") }
+func (l Layout) backupRecipients() string { return l.secret("backup.recipients") }
 func (l Layout) replicaPasswords() string { return l.secret("replica.pgpass") }
 func (l Layout) workerToken() string      { return l.secret("ops-worker.token") }
 func (l Layout) studentToken() string     { return l.secret("student-service.token") }

@@ -7,7 +7,7 @@ import (
 
 // passedPrefixes begin the names of the services' own settings that `sms up` hands on from its environment: how the gateways
 // treat their callers, and whose tokens are taken.
-var passedPrefixes = []string{"GATEWAY_", "IDENTITY_OIDC_"}
+var passedPrefixes = []string{"GATEWAY_", "IDENTITY_OIDC_", "BACKUP_"}
 
 // Passes reports whether `sms up` hands a setting on to the services.
 func Passes(name string) bool {

@@ -146,6 +146,13 @@ func (p *Platform) start(ctx context.Context) error {
 	if err := p.layout.writeTokens(signer); err != nil {
 		return err
 	}
+	made, err := p.layout.makeBackupKeys()
+	if err != nil {
+		return err
+	}
+	if made {
+		p.say("made the key of the backups, " + p.layout.backupKey() + ": keep a copy of it elsewhere, without it no backup can be read")
+	}
 	go p.layout.renewTokens(p.stop, signer, func(err error) { p.say("cannot renew the token files: " + err.Error()) })
 	go p.layout.keepLogsSmall(p.stop, func(err error) { p.say("cannot keep the logs small: " + err.Error()) })
 	if err := p.cluster.Init(ctx, super); err != nil {
@@ -310,6 +317,7 @@ func (p *Platform) banner() {
 	for _, line := range [][2]string{
 		{"Gateway", urls["gateway"]}, {"API documentation", urls["docs"]}, {"Staging gateway", urls["staging gateway"]},
 		{"Temporal web UI", urls["temporal UI"]}, {"Data directory", p.layout.Root}, {"Admin token", p.layout.AdminToken()},
+		{"Key of the backups", p.layout.BackupKeys(p.options.Services).Identities + " (keep a copy elsewhere)"},
 	} {
 		if line[1] != "" {
 			fmt.Fprintf(p.out, "  %-18s %s\n", line[0], line[1])

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/postgres"
 )
@@ -59,6 +60,46 @@ func (l Layout) signer() (*identity.Signer, error) {
 		return nil, err
 	}
 	return l.Signer()
+}
+
+// makeBackupKeys makes the key pair of the backups, once. A pair of which one half is missing is left as it is: somebody keeps
+// the secret key elsewhere.
+func (l Layout) makeBackupKeys() (made bool, err error) {
+	if !missing(l.backupKey()) || !missing(l.backupRecipients()) {
+		return false, nil
+	}
+	identity, recipient, err := backup.NewKeyPair()
+	if err != nil {
+		return false, err
+	}
+	// The secret key comes last: where it is, the public one is too.
+	if err := l.writeShared(l.backupRecipients(), recipient); err != nil {
+		return false, err
+	}
+	return true, l.writeShared(l.backupKey(), identity)
+}
+
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// BackupKeys names the files with the keys of the backups: those that settings, NAME=VALUE, name, else the ones that the first
+// `sms up` makes.
+func (l Layout) BackupKeys(settings []string) backup.KeyFiles {
+	files := backup.KeyFiles{Recipients: l.backupRecipients(), Identities: l.backupKey(), Encryption: "on"}
+	for _, entry := range settings {
+		name, value, _ := strings.Cut(entry, "=")
+		switch name {
+		case "BACKUP_RECIPIENTS_FILE":
+			files.Recipients = value
+		case "BACKUP_IDENTITIES_FILE":
+			files.Identities = value
+		case "BACKUP_ENCRYPTION":
+			files.Encryption = value
+		}
+	}
+	return files
 }
 
 // Signer reads the token key of a data directory that `sms up` has used.

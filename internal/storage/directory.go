@@ -44,19 +44,19 @@ func (d *Directory) Create(_ context.Context, name string) (Writer, error) {
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Dir(final), 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of %s: %w", name, err)
+		return nil, fmt.Errorf("make the folder of %s: %w", name, classed(err))
 	}
 	temporary := filepath.Join(filepath.Dir(final), unfinishedPrefix+filepath.Base(final)+"."+rand.Text()[:8]+unfinishedSuffix)
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("create %s: %w", name, err)
+		return nil, fmt.Errorf("create %s: %w", name, classed(err))
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		_ = os.Remove(temporary)
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
-	return &file{File: f, temporary: temporary, final: final, name: name}, nil
+	return &file{f: f, temporary: temporary, final: final, name: name}, nil
 }
 
 // Open implements Store.
@@ -122,8 +122,8 @@ func (d *Directory) Remove(_ context.Context, name string) error {
 	return syncFolder(filepath.Dir(path))
 }
 
-// Sweep implements Store: a file whose lock is free has no writer any more.
-func (d *Directory) Sweep(context.Context) (int, error) {
+// Sweep implements Store: a file whose lock is free has no writer any more, whatever its name.
+func (d *Directory) Sweep(context.Context, func(string) bool) (int, error) {
 	removed := 0
 	err := d.walk(func(path string, _ fs.DirEntry) error {
 		if !unfinished(path) {
@@ -162,8 +162,8 @@ func (d *Directory) walk(visit func(path string, entry fs.DirEntry) error) error
 }
 
 func (d *Directory) path(name string) (string, error) {
-	if !filepath.IsLocal(name) || unfinished(name) {
-		return "", fmt.Errorf("%q cannot be the name of an object", name)
+	if err := checkName(name); err != nil {
+		return "", err
 	}
 	return filepath.Join(d.root, filepath.FromSlash(name)), nil
 }
@@ -173,41 +173,68 @@ func unfinished(path string) bool {
 	return strings.HasPrefix(base, unfinishedPrefix) && strings.HasSuffix(base, unfinishedSuffix)
 }
 
+// free implements gauge: what the file system leaves to accounts other than root.
+func (d *Directory) free() (int64, error) {
+	var fs unix.Statfs_t
+	for dir := d.root; ; dir = filepath.Dir(dir) {
+		err := unix.Statfs(dir, &fs)
+		if errors.Is(err, unix.ENOENT) && dir != filepath.Dir(dir) {
+			continue // made when first written to, where the nearest folder above it lies
+		}
+		if err != nil {
+			return 0, fmt.Errorf("free space of %s: %w", d.root, err)
+		}
+		return int64(fs.Bavail) * fs.Bsize, nil
+	}
+}
+
 // file is an unfinished object.
 type file struct {
-	*os.File
+	f                      *os.File
 	temporary, final, name string
-	done                   bool
+	flushed, done          bool
 }
 
-func (f *file) Flush(context.Context) error {
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("flush %s: %w", f.name, err)
+func (w *file) Write(p []byte) (int, error) {
+	if w.flushed || w.done {
+		return 0, fmt.Errorf("write %s: %w", w.name, errEnded)
+	}
+	n, err := w.f.Write(p)
+	if err != nil {
+		err = fmt.Errorf("write %s: %w", w.name, classed(err))
+	}
+	return n, err
+}
+
+func (w *file) Flush(context.Context) error {
+	w.flushed = true
+	if err := w.f.Sync(); err != nil {
+		return fmt.Errorf("flush %s: %w", w.name, classed(err))
 	}
 	return nil
 }
 
-func (f *file) Commit(ctx context.Context) error {
-	if err := f.Flush(ctx); err != nil {
+func (w *file) Commit(ctx context.Context) error {
+	if err := errors.Join(context.Cause(ctx), w.Flush(ctx)); err != nil {
 		return err
 	}
-	if err := renameNoReplace(f.temporary, f.final); err != nil {
-		return fmt.Errorf("finish %s: %w", f.name, err)
+	if err := renameNoReplace(w.temporary, w.final); err != nil {
+		return fmt.Errorf("finish %s: %w", w.name, classed(err))
 	}
-	f.done = true
-	if err := errors.Join(f.Close(), syncFolder(filepath.Dir(f.final))); err != nil {
-		return fmt.Errorf("finish %s: %w", f.name, err)
+	w.done = true
+	if err := errors.Join(w.f.Close(), syncFolder(filepath.Dir(w.final))); err != nil {
+		return fmt.Errorf("finish %s: %w", w.name, classed(err))
 	}
 	return nil
 }
 
-func (f *file) Abort() {
-	if f.done {
+func (w *file) Abort() {
+	if w.done {
 		return
 	}
-	f.done = true
-	_ = os.Remove(f.temporary)
-	_ = f.Close()
+	w.done = true
+	_ = os.Remove(w.temporary)
+	_ = w.f.Close()
 }
 
 // renameNoReplace renames as rename(2) does, but never over a file that is there. File systems that cannot promise
@@ -237,6 +264,14 @@ func syncFolder(path string) error {
 	}
 	defer dir.Close()
 	return dir.Sync()
+}
+
+// classed adds what a store may answer to an error of the file system.
+func classed(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
 }
 
 func named(name string, err error) error {

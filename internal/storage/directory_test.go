@@ -38,7 +38,7 @@ func TestAnObjectIsSeenWhenItIsComplete(t *testing.T) {
 	if _, err := s.Open(ctx, "student_db/one"); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("open before commit: %v, want not found", err)
 	}
-	if n, err := s.Sweep(ctx); n != 0 || err != nil {
+	if n, err := s.Sweep(ctx, nil); n != 0 || err != nil {
 		t.Errorf("swept %d files of a living writer (%v)", n, err)
 	}
 	if err := w.Commit(ctx); err != nil {
@@ -78,7 +78,7 @@ func TestSweepTakesWhatDeadWritersLeft(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, ".unfinished-one.ABCDEFGH.tmp"), []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.Sweep(context.Background()); n != 1 || err != nil {
+	if n, err := s.Sweep(context.Background(), nil); n != 1 || err != nil {
 		t.Errorf("swept %d, %v, want 1", n, err)
 	}
 	aborted := write(t, s, "two", "half")

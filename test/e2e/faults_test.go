@@ -130,7 +130,7 @@ func (p *platform) backupTruthful(r operationRecord) {
 		half, _ := filepath.Glob(filepath.Join(p.dataDir, "backups", "*", "*tmp*"))
 		return len(half) == 0, strings.Join(half, ", ")
 	})
-	archives, _ := filepath.Glob(filepath.Join(p.dataDir, "backups", "*", "*-"+r.ID+".dump.zst"))
+	archives, _ := filepath.Glob(filepath.Join(p.dataDir, "backups", "*", "*-"+r.ID+".dump.zst.age"))
 	manifests, _ := filepath.Glob(filepath.Join(p.dataDir, "backups", "*", "*-"+r.ID+".manifest.json"))
 	if len(archives) > 1 || len(archives) > len(manifests) || r.State == "verified" && len(archives) != 1 {
 		p.t.Errorf("%s, with archives %v and manifests %v", r.State, archives, manifests)

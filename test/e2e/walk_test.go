@@ -228,6 +228,9 @@ func walkBackup(t *testing.T, p *platform) {
 	if err := json.Unmarshal(a.Body, &listed); err != nil || len(listed.Content) != 1 || listed.Content[0].State != "verified" {
 		t.Errorf("the list of backups: %s", a.Body)
 	}
+	if out := p.mustSMS("backup", "prune", "student_db", "--dry-run"); !strings.Contains(out, "keep  daily: younger than 30 days") || !strings.Contains(out, "1 kept, 0 deleted") {
+		t.Errorf("what retention would do:\n%s", out)
+	}
 	files, _ := filepath.Glob(filepath.Join(p.dataDir, "backups", "*", "*"))
 	for _, file := range files {
 		info, err := os.Stat(file)

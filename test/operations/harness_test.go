@@ -5,6 +5,8 @@ package operations
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"io"
@@ -40,12 +42,18 @@ import (
 // record makes the tests write the histories of their workflows to where the replay tests read them.
 var record = flag.Bool("record", false, "write the workflows' histories to workflows/*/testdata")
 
-// asWorker makes the test binary an ops-worker, so that there is a process to kill.
-const asWorker = "OPERATIONS_TEST_WORKER"
+// asWorker makes the test binary an ops-worker, asService an ops-service, so that there is a process to kill.
+const (
+	asWorker  = "OPERATIONS_TEST_WORKER"
+	asService = "OPERATIONS_TEST_SERVICE"
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asWorker) != "" {
 		server.Run(server.Module("ops-worker"), server.Database("ops-worker", migrations.Ops()), temporalclient.Module, workers.Module, server.Serve)
+	}
+	if os.Getenv(asService) != "" {
+		server.Run(server.Module("ops-service"), server.Database("ops-service", migrations.Ops()), temporalclient.Module, ops.Module, server.Serve, server.Registered)
 	}
 	flag.Parse()
 	os.Exit(m.Run())
@@ -62,12 +70,21 @@ type platform struct {
 	client  client.Client
 	source  backup.Source
 	dir     string // of the backups
+	keys    backup.KeyFiles
 	gateway *gateway
-	env     []string
-	worker  *exec.Cmd
+	// database is ops_db.
+	database postgres.Config
+	env      []string
+	worker   *exec.Cmd
 }
 
 func newPlatform(t *testing.T, students int) *platform {
+	t.Helper()
+	return newPlatformOn(t, students, temporaltest.Address(t), func(name string) { temporaltest.Namespace(t, name) })
+}
+
+// newPlatformOn uses the Temporal server at an address, in a namespace that makeNamespace makes.
+func newPlatformOn(t *testing.T, students int, address string, makeNamespace func(name string)) *platform {
 	t.Helper()
 	dir := t.TempDir()
 	private, public, err := identity.NewKeyPair()
@@ -77,11 +94,13 @@ func newPlatform(t *testing.T, students int) *platform {
 	p := &platform{t: t, signer: signer, source: backuptest.New(t, students), dir: filepath.Join(dir, "backups"), gateway: newGateway(t)}
 
 	database := pgtest.New(t, migrations.Ops())
+	p.database = database
 	pool, err := postgres.Open(context.Background(), database, "test")
 	must(t, err)
 	t.Cleanup(pool.Close)
 	log := slog.New(slog.DiscardHandler)
-	temporal := temporalclient.Config{Address: temporaltest.Address(t), Namespace: temporaltest.Namespace(t, p.source.Database)}
+	temporal := temporalclient.Config{Address: address, Namespace: p.source.Database}
+	makeNamespace(temporal.Namespace)
 	p.client, err = temporalclient.New(temporal, log)
 	must(t, err)
 	t.Cleanup(p.client.Close)
@@ -89,18 +108,21 @@ func newPlatform(t *testing.T, students int) *platform {
 	write(t, filepath.Join(dir, "public.pem"), string(public))
 	write(t, filepath.Join(dir, "ops.password"), database.Password)
 	write(t, filepath.Join(dir, "smoke.token"), gatewayToken+"\n")
+	keys := backuptest.Keys(t)
+	p.keys = keys
 	p.env = []string{
 		asWorker + "=1", "PATH=/usr/bin:/bin", "PGPASSFILE=" + os.Getenv("PGPASSFILE"), "SERVER_DRAIN_DELAY=0s", "LOG_LEVEL=warn",
 		"IDENTITY_PUBLIC_KEY_FILE=" + filepath.Join(dir, "public.pem"), "DISCOVERY_URL=http://127.0.0.1:1/eureka",
 		"DATABASE_URL=" + database.URL, "DATABASE_PASSWORD_FILE=" + filepath.Join(dir, "ops.password"),
 		"TEMPORAL_ADDRESS=" + temporal.Address, "TEMPORAL_NAMESPACE=" + temporal.Namespace,
 		"BACKUP_DATABASES=" + p.source.Database + "=" + p.source.URL, "BACKUP_DIR=" + p.dir,
+		"BACKUP_RECIPIENTS_FILE=" + keys.Recipients, "BACKUP_IDENTITIES_FILE=" + keys.Identities,
 		"SMOKE_GATEWAYS=production=" + p.gateway.URL, "SMOKE_TOKEN_FILE=" + filepath.Join(dir, "smoke.token"),
 	}
 	verifier, err := identity.NewVerifier(identity.Config{PublicKey: string(public)})
 	must(t, err)
 	srv := server.New(server.Config{MaxBodyBytes: 1 << 20}, server.Info{Service: "ops-service"}, verifier, log)
-	ops.New(p.client, operation.NewStore(pool), ops.Config{Databases: backup.Sources{p.source},
+	ops.New(p.client, operation.NewStore(pool), ops.Config{Databases: backup.Sources{p.source}, Promise: 26 * time.Hour,
 		Gateways: smoketestacts.Gateways{{Environment: "production", URL: p.gateway.URL}}}, log).Mount(srv)
 	p.handler = srv.Engine
 	p.startWorker()
@@ -212,7 +234,7 @@ func (p *platform) keepHistory(o ops.Operation, file string) {
 // archives are the files under their final names.
 func (p *platform) archives() []string {
 	p.t.Helper()
-	files, err := filepath.Glob(filepath.Join(p.dir, p.source.Database, "*.dump.zst"))
+	files, err := filepath.Glob(filepath.Join(p.dir, p.source.Database, "*.dump.zst.age"))
 	must(p.t, err)
 	return files
 }
@@ -256,4 +278,9 @@ func contains(t *testing.T, text string, all ...string) {
 			t.Errorf("%q does not say %q", text, part)
 		}
 	}
+}
+
+func sha256Of(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
 }

@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	activities "github.com/school-sms/sms/activities/backup"
+	engine "github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/workflows/progress"
 )
@@ -17,9 +18,9 @@ import (
 // States of a backup besides running, failed and cancelled.
 const (
 	// StateStored says that the archive lies under its final name, not yet proven.
-	StateStored = "stored"
+	StateStored = engine.StateStored
 	// StateVerified says that the archive was restored and held what the database held.
-	StateVerified = "verified"
+	StateVerified = engine.StateVerified
 )
 
 var (
@@ -31,8 +32,17 @@ var (
 			InitialInterval: 2 * time.Second, BackoffCoefficient: 2, MaximumInterval: 2 * time.Minute, MaximumAttempts: 15,
 		},
 	}
+	readyOptions = workflow.ActivityOptions{
+		StartToCloseTimeout: time.Minute,
+		RetryPolicy:         dumpOptions.RetryPolicy,
+	}
 	restoreOptions = dumpOptions // as long, as patient
-	dropOptions    = workflow.ActivityOptions{
+	// recordOptions are those of a small object: written at once, or when the storage is back.
+	recordOptions = workflow.ActivityOptions{
+		StartToCloseTimeout: 5 * time.Minute, // it reads the other proofs of the database
+		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: 2 * time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute, MaximumAttempts: 15},
+	}
+	dropOptions = workflow.ActivityOptions{
 		StartToCloseTimeout:    time.Minute,
 		ScheduleToCloseTimeout: 15 * time.Minute, // then the next drill sweeps it
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second},
@@ -67,7 +77,15 @@ func Backup(ctx workflow.Context, in Input) (Outcome, error) {
 		return out, p.EndFailed(err, nil)
 	}
 
-	// 2. Dump one snapshot into storage.
+	// 2. Check what a backup and its drill need, before anything is touched.
+	p.Step("Check keys, versions, rights and space")
+	ready := readyOptions
+	ready.Summary = "check keys, versions, rights and space"
+	if err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, ready), acts.CheckReady, in.Database).Get(ctx, nil); err != nil {
+		return out, p.EndFailed(err, out)
+	}
+
+	// 3. Dump one snapshot into storage.
 	p.Step("Dump " + in.Database)
 	dump := dumpOptions
 	dump.Summary = "dump " + in.Database
@@ -78,10 +96,10 @@ func Backup(ctx workflow.Context, in Input) (Outcome, error) {
 		return out, p.EndFailed(err, out)
 	}
 	out.Stored = &stored
-	p.Done(fmt.Sprintf("%s, %d tables, %d rows", Size(stored.Bytes), stored.Tables, stored.Rows))
+	p.Done(fmt.Sprintf("%s, %d tables, %d rows", engine.Size(stored.Bytes), stored.Tables, stored.Rows))
 	p.Say(StateStored, "Stored, not yet proven", out)
 
-	// 3. Prove it: restore it into a scratch database and compare.
+	// 4. Prove it: restore it into a scratch database and compare.
 	p.Step("Restore the backup into a scratch database and compare")
 	var drill DrillOutcome
 	child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
@@ -91,29 +109,18 @@ func Backup(ctx workflow.Context, in Input) (Outcome, error) {
 		StaticSummary:       "Drill of backup " + p.ID() + " of " + in.Database,
 	})
 	err = workflow.ExecuteChildWorkflow(child, RestoreDrill, DrillInput{
-		BackupID: p.ID(), Database: in.Database, Archive: stored.Archive, SHA256: stored.SHA256, StartedBy: "backup " + p.ID(),
+		BackupID: p.ID(), Database: in.Database, Archive: stored.Archive, SHA256: stored.SHA256, StartedBy: "backup " + p.ID(), Part: true,
 	}).Get(ctx, &drill)
 	if err != nil {
 		return out, p.EndFailed(err, out)
 	}
 	out.Drill = &drill
 
-	// 4. Only now it counts as a backup.
-	return out, p.End(StateVerified, fmt.Sprintf("%s, %d tables, %d rows, restored and compared in %.1f s.",
-		Size(stored.Bytes), drill.Tables, drill.Rows, drill.RestoreSeconds), out)
-}
-
-// Size is a number of bytes for people.
-func Size(bytes int64) string {
-	switch b := float64(bytes); {
-	case b >= 1e9:
-		return fmt.Sprintf("%.1f GB", b/1e9)
-	case b >= 1e6:
-		return fmt.Sprintf("%.1f MB", b/1e6)
-	case b >= 1e3:
-		return fmt.Sprintf("%.1f kB", b/1e3)
-	}
-	return fmt.Sprintf("%d B", bytes)
+	// 5. Only now it counts as a backup, and lets older ones go.
+	err = p.End(StateVerified, fmt.Sprintf("%s, %d tables, %d rows, restored and compared in %.1f s.",
+		engine.Size(stored.Bytes), drill.Tables, drill.Rows, drill.RestoreSeconds), out)
+	lookAfter(ctx, in.Database, "backup "+p.ID())
+	return out, err
 }
 
 // WorkflowID is the id of a backup that is started at a time. A schedule's backups are named by Temporal, which appends

@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	activities "github.com/school-sms/sms/activities/backup"
 	operations "github.com/school-sms/sms/activities/operation"
@@ -21,13 +22,13 @@ import (
 	"github.com/school-sms/sms/workflows/progress"
 )
 
-var stored = activities.Stored{Archive: "student_db/x.dump.zst", Bytes: 95_000_000, SHA256: strings.Repeat("ab", 32), Tables: 11, Rows: 5000}
+var stored = activities.Stored{Archive: "student_db/x.dump.zst.age", Bytes: 95_000_000, SHA256: strings.Repeat("ab", 32), Tables: 11, Rows: 5000}
 
 // script says how the activities of a test end; nil means well.
 type script struct {
-	begin, dump, check, restore, compare, drop error
+	begin, ready, dump, check, prove, record, drop error
 	// during runs within the dump, or within the restore.
-	duringDump, duringRestore func(context.Context) error
+	duringDump, duringProof func(context.Context) error
 }
 
 func (s script) run(ctx context.Context, during func(context.Context) error, err error) error {
@@ -42,7 +43,11 @@ type ledger struct {
 	mu      sync.Mutex
 	records []operation.Record
 	amended []operations.Amendment
-	dropped int
+	// proofs and disproofs are how many were stored.
+	proofs, disproofs int
+	dropped           int
+	// retentions are those that a backup has set off.
+	retentions int
 }
 
 // last is the final word on the operations of a kind.
@@ -66,9 +71,16 @@ func newEnvironment(t *testing.T, s script) (*testsuite.TestWorkflowEnvironment,
 	env.SetTestTimeout(time.Minute)
 	env.RegisterWorkflow(backup.Backup)
 	env.RegisterWorkflow(backup.RestoreDrill)
+	env.RegisterWorkflow(backup.Retention)
 	env.RegisterActivity(&activities.Activities{})
 	env.RegisterActivity(&operations.Activities{})
 	l := &ledger{}
+	env.OnWorkflow("Retention", mock.Anything, mock.Anything).Return(func(_ workflow.Context, in backup.RetentionInput) (backup.RetentionOutcome, error) {
+		if in.Do == backup.Prune && in.Database == "student_db" {
+			l.retentions++
+		}
+		return backup.RetentionOutcome{}, nil
+	}).Maybe()
 	keep := func(_ context.Context, r operation.Record) error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -90,10 +102,22 @@ func newEnvironment(t *testing.T, s script) (*testsuite.TestWorkflowEnvironment,
 		return stored, s.run(ctx, s.duringDump, s.dump)
 	})
 	env.OnActivity("CheckArchive", mock.Anything, mock.Anything).Return(s.check)
-	env.OnActivity("RestoreScratch", mock.Anything, mock.Anything).Return(func(ctx context.Context, _ activities.DrillInput) error {
-		return s.run(ctx, s.duringRestore, s.restore)
+	env.OnActivity("CheckReady", mock.Anything, mock.Anything).Return(s.ready)
+	env.OnActivity("ProveArchive", mock.Anything, mock.Anything).Return(func(ctx context.Context, _ activities.DrillInput) (activities.Proven, error) {
+		return activities.Proven{Tables: 11, Rows: 5000, RestoreSeconds: 7.2, CompareSeconds: 1.1}, s.run(ctx, s.duringProof, s.prove)
 	})
-	env.OnActivity("CompareScratch", mock.Anything, mock.Anything).Return(activities.Compared{Tables: 11, Rows: 5000}, s.compare)
+	env.OnActivity("RecordProof", mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.ProofInput) error {
+		if s.record == nil && in.BackupID != "" && in.DrillID != "" && in.Rows == 5000 {
+			l.proofs++
+		}
+		return s.record
+	})
+	env.OnActivity("RecordDisproof", mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.ProofInput) error {
+		if in.BackupID != "" && in.DrillID != "" && in.Reason != "" {
+			l.disproofs++
+		}
+		return nil
+	})
 	env.OnActivity("DropScratch", mock.Anything, mock.Anything).Return(func(context.Context, activities.DrillInput) error {
 		l.dropped++
 		return s.drop
@@ -114,14 +138,16 @@ func TestABackupEndsVerifiedOrSaysWhyNot(t *testing.T) {
 	}{
 		"all well":          {script{}, backup.StateVerified, "95.0 MB, 11 tables, 5000 rows", true},
 		"held":              {script{begin: final(operations.HeldType, "refused: backup abc of student_db has been running")}, operation.Failed, "Refused: backup abc", false},
+		"not ready":         {script{ready: final(activities.NoKeyType, "no key: BACKUP_RECIPIENTS_FILE names no public key")}, operation.Failed, "No key: BACKUP_RECIPIENTS_FILE", false},
 		"dump fails":        {script{dump: final(activities.DiskFullType, "the disk for backups is full")}, operation.Failed, "The disk for backups is full.", false},
 		"dump never works":  {script{dump: errors.New("pg_dump: signal: killed")}, operation.Failed, "Pg_dump: signal: killed.", false},
 		"archive damaged":   {script{check: final(activities.DamagedType, "the backup is damaged")}, operation.Failed, "The backup is damaged.", false},
-		"restore rejected":  {script{restore: final(activities.RejectedType, "cannot be restored")}, operation.Failed, "Cannot be restored.", true},
-		"rows are missing":  {script{compare: final(activities.DifferentType, "table x has 1 rows, 2 expected")}, operation.Failed, "Table x has 1 rows, 2 expected.", true},
+		"restore rejected":  {script{prove: final(activities.RejectedType, "cannot be restored")}, operation.Failed, "Cannot be restored.", true},
+		"rows are missing":  {script{prove: final(activities.DifferentType, "table x has 1 rows, 2 expected")}, operation.Failed, "Table x has 1 rows, 2 expected.", true},
 		"scratch stays":     {script{drop: errors.New("is being accessed by other users")}, backup.StateVerified, "95.0 MB", true},
 		"unknown database":  {script{dump: final(activities.UnknownDatabaseType, "not configured")}, operation.Failed, "Not configured.", false},
-		"restore cannot be": {script{restore: errors.New("the server is away")}, operation.Failed, "The server is away.", true},
+		"restore cannot be": {script{prove: errors.New("the server is away")}, operation.Failed, "The server is away.", true},
+		"proof not stored":  {script{record: errors.New("the storage is away")}, operation.Failed, "The storage is away.", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -140,6 +166,15 @@ func TestABackupEndsVerifiedOrSaysWhyNot(t *testing.T) {
 			if (l.dropped > 0) != test.dropped {
 				t.Errorf("scratch database dropped %d times, want %t", l.dropped, test.dropped)
 			}
+			if want := test.state == backup.StateVerified; (l.proofs == 1) != want {
+				t.Errorf("%d proofs were stored, want one: %t", l.proofs, want)
+			}
+			if want := activities.DisprovesBackup(errors.Join(test.check, test.prove)); (l.disproofs == 1) != want {
+				t.Errorf("%d disproofs were stored, want one: %t", l.disproofs, want)
+			}
+			if want := test.state == backup.StateVerified; (l.retentions == 1) != want {
+				t.Errorf("%d retentions were started, want one: %t", l.retentions, want)
+			}
 			if len(l.amended) != 0 {
 				t.Errorf("the drill of a running backup amended it: %v", l.amended)
 			}
@@ -152,7 +187,7 @@ func TestABackupEndsVerifiedOrSaysWhyNot(t *testing.T) {
 
 func TestACancelledBackupSaysSoAndCleansUp(t *testing.T) {
 	t.Parallel()
-	for _, at := range []string{"DumpDatabase", "RestoreScratch"} {
+	for _, at := range []string{"DumpDatabase", "ProveArchive"} {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
 			var env *testsuite.TestWorkflowEnvironment
@@ -161,7 +196,7 @@ func TestACancelledBackupSaysSoAndCleansUp(t *testing.T) {
 				<-ctx.Done()
 				return ctx.Err()
 			}
-			scripts := map[string]script{"DumpDatabase": {duringDump: cancelled}, "RestoreScratch": {duringRestore: cancelled}}
+			scripts := map[string]script{"DumpDatabase": {duringDump: cancelled}, "ProveArchive": {duringProof: cancelled}}
 			var l *ledger
 			env, l = newEnvironment(t, scripts[at])
 			env.ExecuteWorkflow(backup.Backup, backup.Input{Database: "student_db", StartedBy: "meera"})
@@ -171,7 +206,7 @@ func TestACancelledBackupSaysSoAndCleansUp(t *testing.T) {
 			if last := l.last(operation.Backup); last.State != operation.Cancelled || !last.Ended() {
 				t.Errorf("recorded %s: %s", last.State, last.Summary)
 			}
-			if at == "RestoreScratch" && l.dropped == 0 {
+			if at == "ProveArchive" && l.dropped == 0 {
 				t.Error("the scratch database was not dropped")
 			}
 		})
@@ -186,7 +221,7 @@ func TestADrillOfItsOwnCorrectsTheBackup(t *testing.T) {
 	}{
 		"still good":    {script{}, backup.StateVerified},
 		"damaged since": {script{check: final(activities.DamagedType, "the backup is damaged")}, operation.Failed},
-		"could not try": {script{restore: errors.New("the server is away")}, ""},
+		"could not try": {script{prove: errors.New("the server is away")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

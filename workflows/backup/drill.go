@@ -19,6 +19,8 @@ type DrillInput struct {
 	Archive   string `json:"archive"`
 	SHA256    string `json:"sha256"`
 	StartedBy string `json:"startedBy"`
+	// Part says that the drill is the last step of the backup itself, which records how it ended.
+	Part bool `json:"part,omitempty"`
 }
 
 // DrillOutcome is what a drill that succeeded has found. RestoreSeconds is the measured time to get the data back.
@@ -27,13 +29,15 @@ type DrillOutcome struct {
 	Tables         int       `json:"tables"`
 	Rows           int64     `json:"rows"`
 	RestoreSeconds float64   `json:"restoreSeconds"`
+	CompareSeconds float64   `json:"compareSeconds"`
 	VerifiedAt     time.Time `json:"verifiedAt"`
 }
 
 var operationActs *operations.Activities
 
-// RestoreDrill proves a backup: its archive is unchanged, can be restored, and holds every row of its snapshot. The
-// error says why it is not proven. Run on its own, not as part of a Backup, it also corrects the backup's record.
+// RestoreDrill proves a backup: its archive is unchanged, can be restored, and holds what its snapshot held. The error says
+// why it is not proven. What it has found lies beside the backup from then on. Unless it is part of a Backup, it also
+// corrects the backup's record.
 func RestoreDrill(ctx workflow.Context, in DrillInput) (DrillOutcome, error) {
 	p, err := progress.Start(ctx, progress.Operation{
 		Kind: operation.RestoreDrill, Subject: in.Database, StartedBy: in.StartedBy, Input: in,
@@ -43,7 +47,10 @@ func RestoreDrill(ctx workflow.Context, in DrillInput) (DrillOutcome, error) {
 		return DrillOutcome{}, p.EndFailed(err, nil)
 	}
 	out, err := drill(ctx, p, in)
-	if workflow.GetInfo(ctx).ParentWorkflowExecution == nil {
+	if activities.DisprovesBackup(err) {
+		disprove(ctx, in, out, err)
+	}
+	if !in.Part {
 		amend(ctx, in, out, err)
 	}
 	if err != nil {
@@ -62,27 +69,47 @@ func drill(ctx workflow.Context, p *progress.Progress, in DrillInput) (DrillOutc
 		return out, err
 	}
 
-	// 2. It can be restored. Whatever happens from here on, the scratch database goes away.
-	p.Step("Restore into a scratch database")
+	// 2. It can be restored, and what comes back is what the snapshot held. Whatever happens from here on, the scratch database
+	// goes away.
+	p.Step("Restore into a scratch database and compare")
 	defer drop(ctx, work)
-	began := workflow.Now(ctx)
-	if err := run(ctx, "restore into a scratch database", acts.RestoreScratch, work, nil); err != nil {
+	var proven activities.Proven
+	if err := run(ctx, "restore into a scratch database and compare", acts.ProveArchive, work, &proven); err != nil {
 		return out, err
 	}
-	out.RestoreSeconds = workflow.Now(ctx).Sub(began).Seconds()
+	out.Tables, out.Rows, out.RestoreSeconds, out.CompareSeconds, out.VerifiedAt = proven.Tables, proven.Rows, proven.RestoreSeconds, proven.CompareSeconds, proven.VerifiedAt
 
-	// 3. Every table has the rows that the snapshot had.
-	p.Step("Compare the rows of every table")
-	var compared activities.Compared
-	if err := run(ctx, "compare the rows of every table", acts.CompareScratch, work, &compared); err != nil {
+	// 3. Only with the proof beside it, it counts.
+	p.Step("Store the proof")
+	record := recordOptions
+	record.Summary = "store the proof"
+	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, record), acts.RecordProof, activities.ProofInput{
+		DrillInput: work, BackupID: in.BackupID, At: out.VerifiedAt, RestoreSeconds: out.RestoreSeconds,
+		CompareSeconds: out.CompareSeconds, Tables: out.Tables, Rows: out.Rows,
+	}).Get(ctx, nil)
+	if err != nil {
 		return out, err
 	}
-	out.Tables, out.Rows, out.VerifiedAt = compared.Tables, compared.Rows, workflow.Now(ctx)
 	p.Done(fmt.Sprintf("%d tables, %d rows", out.Tables, out.Rows))
 	return out, nil
 }
 
-func run(ctx workflow.Context, summary string, activity any, in activities.DrillInput, result any) error {
+// disprove puts beside the backup that it is bad, so that it counts nowhere any more.
+func disprove(ctx workflow.Context, in DrillInput, out DrillOutcome, err error) {
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	options := recordOptions
+	options.Summary = "store that the backup is bad"
+	err = workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), acts.RecordDisproof, activities.ProofInput{
+		DrillInput: activities.DrillInput{DrillID: out.DrillID, Database: in.Database, Archive: in.Archive, SHA256: in.SHA256},
+		BackupID:   in.BackupID, At: workflow.Now(ctx), Reason: progress.Sentence(progress.Reason(err)),
+	}).Get(ctx, nil)
+	if err != nil {
+		workflow.GetLogger(ctx).Error("a bad backup cannot be marked as such", "backup", in.BackupID, "error", err)
+	}
+}
+
+func run(ctx workflow.Context, summary string, activity, in, result any) error {
 	options := restoreOptions
 	options.Summary = summary
 	return workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), activity, in).Get(ctx, result)

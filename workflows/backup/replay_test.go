@@ -10,5 +10,5 @@ import (
 // The histories are those of real runs, recorded with `go test ./test/operations -record`.
 func TestRecordedHistoriesReplay(t *testing.T) {
 	t.Parallel()
-	temporaltest.Replay(t, "testdata", backup.Backup, backup.RestoreDrill)
+	temporaltest.Replay(t, "testdata", backup.Backup, backup.RestoreDrill, backup.Retention, backup.Restore)
 }

@@ -53,6 +53,8 @@ type Progress struct {
 	record  operation.Record
 	steps   []operation.Step
 	outcome json.RawMessage
+	// moved is how far the running step is, as its activity told last.
+	moved string
 }
 
 var acts *activities.Activities
@@ -75,6 +77,7 @@ func Start(ctx workflow.Context, op Operation) (*Progress, error) {
 	if err != nil {
 		return p, fmt.Errorf("answer the status query: %w", err)
 	}
+	p.listen()
 	p.revise()
 	return p, workflow.ExecuteActivity(bound(ctx, "take the lock and record the start"), acts.BeginOperation, p.Record()).Get(ctx, nil)
 }
@@ -159,6 +162,16 @@ func (p *Progress) say() {
 	workflow.ExecuteActivity(ctx, acts.RecordOperation, p.Record())
 }
 
+// listen shows what activities tell of how far they are.
+func (p *Progress) listen() {
+	words := workflow.GetSignalChannelWithOptions(p.ctx, operation.MovedSignal, workflow.SignalChannelOptions{Description: "How far the running step is."})
+	workflow.Go(p.ctx, func(ctx workflow.Context) {
+		for words.Receive(ctx, &p.moved) {
+			workflow.SetCurrentDetails(p.ctx, p.markdown())
+		}
+	})
+}
+
 func (p *Progress) revise() {
 	p.record.Revision++
 	p.record.UpdatedAt = workflow.Now(p.ctx)
@@ -166,6 +179,7 @@ func (p *Progress) revise() {
 }
 
 func (p *Progress) close(state, detail string) {
+	p.moved = ""
 	if len(p.steps) == 0 {
 		return
 	}
@@ -194,6 +208,9 @@ func (p *Progress) markdown() string {
 		}
 		if s.Detail != "" {
 			fmt.Fprintf(&b, ": %s", s.Detail)
+		}
+		if s.State == operation.StepRunning && p.moved != "" {
+			fmt.Fprintf(&b, ": %s", p.moved)
 		}
 		b.WriteString("\n")
 	}

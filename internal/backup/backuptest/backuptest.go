@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/fstest"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,11 +18,15 @@ import (
 	"github.com/school-sms/sms/internal/postgres/pgtest"
 )
 
-// Role is the one that `sms up` makes backups with: no superuser.
+// Role is the one that `sms up` makes backups with: no superuser. What restores is backup.RestoreRole.
 const Role = "sms_backup"
 
+// Owner owns the databases, as a service's role does under `sms up`.
+const Owner = "school_service"
+
 // schema has what a dump must bring back: keys, a sequence, an extension, a partitioned table, a view.
-var schema = fstest.MapFS{"001_school.sql": {Data: []byte(`
+const schema = `
+set role ` + Owner + `;
 create extension pg_trgm;
 create schema archive;
 create table student (id bigint generated always as identity primary key, name text not null, note text not null);
@@ -34,7 +37,7 @@ create table archive.event_2026 partition of archive.event for values from ('202
 create table empty ();
 create view names as select name from student;
 create unlogged table cache (key text primary key);
-`)}}
+`
 
 // seed makes notes that do not compress, so that the archive is about as big as they are.
 const seed = `
@@ -42,7 +45,7 @@ insert into student (name, note)
 select 'student ' || i, (select string_agg(md5(random()::text || i || j), '') from generate_series(1, 32) as j) from generate_series(1, $1::int) as i;
 `
 
-var role = sync.OnceValue(makeRole)
+var roles = sync.OnceValue(makeRoles)
 
 // shared is the server of the test binary, set once.
 var shared struct {
@@ -54,12 +57,14 @@ var shared struct {
 // New makes a database of that many students (about 1 kB each) and returns it as the backup role reaches it.
 func New(t testing.TB, students int) backup.Source {
 	t.Helper()
-	cfg := pgtest.New(t, schema)
 	shared.Do(func() { shared.cluster, shared.password = pgtest.Cluster(t) })
-	if err := role(); err != nil {
+	if err := roles(); err != nil {
 		t.Fatal(err)
 	}
-	name := cfg.URL[strings.LastIndex(cfg.URL, "/")+1:]
+	name := "test_" + strings.ToLower(rand.Text()[:12])
+	Exec(t, "postgres", "create database "+name+" owner "+Owner)
+	t.Cleanup(func() { Exec(t, "postgres", "drop database if exists "+name+" with (force)") })
+	Exec(t, name, schema)
 	Exec(t, name, seed, students)
 	Exec(t, name, `insert into archive.event select id, date '2025-12-30' + (id % 5)::int from student`)
 	return backup.Source{Database: name, URL: shared.cluster.Config(Role, "", name).URL}
@@ -68,9 +73,13 @@ func New(t testing.TB, students int) backup.Source {
 // Exec runs a statement in a database as the superuser.
 func Exec(t testing.TB, database, statement string, args ...any) {
 	t.Helper()
-	conn := connect(t, database)
+	conn := Connect(t, database)
 	defer conn.Close(context.Background())
-	if _, err := conn.Exec(context.Background(), statement, args...); err != nil {
+	mode := []any{pgx.QueryExecModeSimpleProtocol} // which takes several statements
+	if len(args) > 0 {
+		mode = nil
+	}
+	if _, err := conn.Exec(context.Background(), statement, append(mode, args...)...); err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}
 }
@@ -78,7 +87,7 @@ func Exec(t testing.TB, database, statement string, args ...any) {
 // Number reads one number as the superuser.
 func Number(t testing.TB, query string, args ...any) int {
 	t.Helper()
-	conn := connect(t, "postgres")
+	conn := Connect(t, "postgres")
 	defer conn.Close(context.Background())
 	var n int
 	if err := conn.QueryRow(context.Background(), query, args...).Scan(&n); err != nil {
@@ -87,7 +96,8 @@ func Number(t testing.TB, query string, args ...any) int {
 	return n
 }
 
-func connect(t testing.TB, database string) *pgx.Conn {
+// Connect opens a session of the superuser.
+func Connect(t testing.TB, database string) *pgx.Conn {
 	t.Helper()
 	conn, err := shared.cluster.Connect(context.Background(), shared.password, database)
 	if err != nil {
@@ -96,22 +106,44 @@ func connect(t testing.TB, database string) *pgx.Conn {
 	return conn
 }
 
-// makeRole makes the role, with its password where pgx, pg_dump and pg_restore look for it.
-func makeRole() error {
+// makeRoles makes the roles, with the passwords of those that log in where pgx, pg_dump and pg_restore look for them.
+func makeRoles() error {
 	ctx := context.Background()
 	conn, err := shared.cluster.Connect(ctx, shared.password, "postgres")
 	if err != nil {
 		return err
 	}
 	defer conn.Close(ctx)
-	password := rand.Text()
-	if _, err := conn.Exec(ctx, fmt.Sprintf("create role %s login createdb in role pg_read_all_data password '%s'", Role, password)); err != nil {
-		return err
+	var lines strings.Builder
+	for _, role := range []struct{ name, options string }{
+		{Owner, "login"}, {Role, "login in role pg_read_all_data"}, {backup.RestoreRole, "login createdb in role " + Role + ", " + Owner},
+	} {
+		password := rand.Text()
+		if _, err := conn.Exec(ctx, fmt.Sprintf("create role %s %s password '%s'", role.name, role.options, password)); err != nil {
+			return err
+		}
+		fmt.Fprintf(&lines, "127.0.0.1:%d:*:%s:%s\n", shared.cluster.Port, role.name, password)
 	}
 	file := filepath.Join(filepath.Dir(shared.cluster.Dir), "backup.pgpass")
-	line := fmt.Sprintf("127.0.0.1:%d:*:%s:%s\n", shared.cluster.Port, Role, password)
-	if err := os.WriteFile(file, []byte(line), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(lines.String()), 0o600); err != nil {
 		return err
 	}
 	return os.Setenv("PGPASSFILE", file)
+}
+
+// Keys are one key pair, for the encryption of a test's backups and their drills.
+func Keys(t testing.TB) backup.KeyFiles {
+	t.Helper()
+	identity, recipient, err := backup.NewKeyPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	files := backup.KeyFiles{Recipients: filepath.Join(dir, "backup.recipients"), Identities: filepath.Join(dir, "backup.key"), Encryption: "on"}
+	for path, content := range map[string]string{files.Recipients: recipient, files.Identities: identity} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
 }
