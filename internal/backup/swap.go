@@ -116,16 +116,17 @@ func (a *Administrator) rename(ctx context.Context, all ...renaming) (Renamed, e
 	return done, nil
 }
 
-// keepEmpty ends the sessions in databases again and again: a rename waits for the last one.
+// keepEmpty ends the sessions in databases again and again: a rename waits for the last one. It ends between two statements and
+// in none, because pgx closes a connection whose statement is cut off, and this one has to say afterwards who was in the way.
 func (a *Administrator) keepEmpty(ctx context.Context, all []renaming) error {
 	tick := time.NewTicker(sessionPause)
 	defer tick.Stop()
 	for {
 		for _, r := range all {
-			if err := a.endSessions(ctx, r.from.OID); err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
+			whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), renameLockWait)
+			err := a.endSessions(whole, r.from.OID)
+			cancel()
+			if err != nil && ctx.Err() == nil { // once the renames are done it does not matter
 				return err
 			}
 		}
