@@ -95,7 +95,7 @@ func untrusted(err error) bool {
 		return true
 	}
 	_, plain := errors.AsType[tls.RecordHeaderError](err)
-	return plain
+	return plain || errors.Is(err, http.ErrSchemeMismatch)
 }
 
 // unsupported reports whether a storage does not know the condition of a request.

@@ -3,6 +3,8 @@ package storagetest
 
 import (
 	"encoding/pem"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -36,18 +38,22 @@ type Server struct {
 }
 
 // Serve starts a storage with one empty bucket. Around goes around its handler, where a fault is to be injected; nil: nothing.
-func Serve(t testing.TB, around func(http.Handler) http.Handler) Server {
+func Serve(t testing.TB, around func(http.Handler) http.Handler, options ...gofakes3.Option) Server {
 	t.Helper()
 	backend := s3mem.New()
 	if err := backend.CreateBucket(BucketName); err != nil {
 		t.Fatal(err)
 	}
-	handler := gofakes3.New(backend, gofakes3.WithHostBucketBase("example.com")).Server()
+	handler := gofakes3.New(backend, append(options, gofakes3.WithHostBucketBase("example.com"))...).Server()
 	if around != nil {
 		handler = around(handler)
 	}
 	server := httptest.NewTLSServer(handler)
-	t.Cleanup(server.Close)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that tests break
+	t.Cleanup(func() {
+		server.CloseClientConnections() // those too on which a request is stuck
+		server.Close()
+	})
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	content := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	if err := os.WriteFile(ca, content, 0o600); err != nil {
