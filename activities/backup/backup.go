@@ -75,9 +75,7 @@ func (a *Activities) DumpDatabase(ctx context.Context, in DumpInput) (Stored, er
 	if err != nil {
 		return Stored{}, err
 	}
-	if swept, err := a.Store.Sweep(ctx, nil); err != nil || swept > 0 {
-		a.Log.Info("swept unfinished backups", "count", swept, "error", err)
-	}
+	a.sweep(ctx, a.Store, in.Database)
 	var m backup.Manifest
 	err = a.attended(ctx, in.Database, 0, func(ctx context.Context, meter *backup.Meter) (err error) {
 		m, err = a.Tools.Save(ctx, a.Store, backup.Request{ID: in.ID, Source: source, Started: in.StartedAt}, meter)

@@ -92,7 +92,9 @@ var finals = []struct {
 	{backup.ErrTampered, TamperedType}, {backup.ErrDamaged, DamagedType}, {backup.ErrRejected, RejectedType},
 	{backup.ErrNoKey, NoKeyType}, {backup.ErrWrongKey, WrongKeyType},
 	{backup.ErrServerOlder, ServerOlderType}, {backup.ErrServerNewer, ServerNewerType}, {backup.ErrClientOlder, ClientOlderType},
-	{backup.ErrToolMissing, SetupType}, {backup.ErrRoles, SetupType}, {backup.ErrTaken, TakenType}, {backup.ErrOwnerMissing, SetupType}, {backup.ErrNoTable, SetupType}, {backup.ErrNoSpace, DiskFullType},
+	{backup.ErrToolMissing, SetupType}, {backup.ErrRoles, SetupType}, {backup.ErrTaken, TakenType}, {backup.ErrOwnerMissing, SetupType},
+	{backup.ErrNoTable, SetupType}, {backup.ErrNoSpace, DiskFullType},
+	{storage.ErrDenied, SetupType}, {storage.ErrNoBucket, SetupType}, {storage.ErrUntrusted, SetupType},
 }
 
 func final(message, kind string, cause error) error {

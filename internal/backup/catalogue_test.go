@@ -3,8 +3,10 @@ package backup_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -38,7 +40,7 @@ func (s shelf) put(t *testing.T, database, id string, at time.Time) backup.Manif
 	m := backup.Manifest{
 		FormatVersion: backup.FormatVersion, ID: id, Database: database, Archive: backup.ArchiveName(backup.Base(database, id, at), true),
 		Encryption: backup.Encrypted,
-		Bytes:      7, SHA256: strings.Repeat("ab", 32), StartedAt: at, EndedAt: at.Add(time.Minute),
+		Bytes:      7, SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte("archive"))), StartedAt: at, EndedAt: at.Add(time.Minute),
 		Contents: backup.Contents{Tables: []backup.Table{{Schema: "public", Name: "student", Rows: 3}}},
 	}
 	content, err := json.Marshal(m)

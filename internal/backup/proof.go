@@ -65,7 +65,7 @@ type Disproof struct {
 }
 
 // WriteProof stores a proof beside its backup. It fills in FormatVersion, Number and, where it is empty,
-// ManifestSHA256. A proof that the same drill has written before stays, and is no error.
+// ManifestSHA256; a Number that is given is the least. A proof that the same drill has written before stays, and is no error.
 func WriteProof(ctx context.Context, store storage.Store, p Proof) error {
 	base, err := checkWord(p.Archive, p.Database, p.BackupID, p.DrillID)
 	if err != nil {
@@ -79,9 +79,11 @@ func WriteProof(ctx context.Context, store storage.Store, p Proof) error {
 		p.ManifestSHA256 = hashOf(content)
 	}
 	p.FormatVersion, p.VerifiedAt = ProofVersion, p.VerifiedAt.UTC()
-	if p.Number, err = nextNumber(ctx, store, p.Database); err != nil {
+	next, err := NextNumber(ctx, store, p.Database)
+	if err != nil {
 		return fmt.Errorf("write a proof: %w", err)
 	}
+	p.Number = max(p.Number, next)
 	return writeWord(ctx, store, base+proofInfix+p.DrillID+wordSuffix, p)
 }
 
@@ -92,7 +94,7 @@ func WriteDisproof(ctx context.Context, store storage.Store, d Disproof) error {
 		return fmt.Errorf("write a disproof: %w", err)
 	}
 	d.FormatVersion, d.FoundAt = ProofVersion, d.FoundAt.UTC()
-	if d.Number, err = nextNumber(ctx, store, d.Database); err != nil {
+	if d.Number, err = NextNumber(ctx, store, d.Database); err != nil {
 		return fmt.Errorf("write a disproof: %w", err)
 	}
 	return writeWord(ctx, store, base+disproofInfix+d.DrillID+wordSuffix, d)
@@ -132,9 +134,9 @@ func writeWord(ctx context.Context, store storage.Store, name string, word any) 
 	return nil
 }
 
-// nextNumber is one more than the highest number of a database's proofs and disproofs. Two drills at the same moment may
+// NextNumber is one more than the highest number of a database's proofs and disproofs. Two drills at the same moment may
 // get the same: then their times decide.
-func nextNumber(ctx context.Context, store storage.Store, database string) (int64, error) {
+func NextNumber(ctx context.Context, store storage.Store, database string) (int64, error) {
 	objects, err := store.List(ctx, database+"/")
 	if err != nil {
 		return 0, err

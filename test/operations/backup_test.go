@@ -74,7 +74,7 @@ func TestABackupIsVerifiedAndVerifiedAgain(t *testing.T) {
 	p := newPlatform(t, 500)
 	made := p.verified(p.start())
 	p.keepHistory(made, "backup/testdata/backup-verified.json")
-	if len(made.Steps) != 3 || made.StartedBy != "meera" {
+	if len(made.Steps) != 4 || made.StartedBy != "meera" {
 		t.Errorf("%+v", made)
 	}
 	var page ops.Page

@@ -63,6 +63,8 @@ type Outcome struct {
 	Stored *activities.Stored `json:"stored,omitempty"`
 	// Drill is nil before the archive has proven itself.
 	Drill *DrillOutcome `json:"drill,omitempty"`
+	// Copy is nil before a copy was tried, and where there is no second storage.
+	Copy *CopyOutcome `json:"copy,omitempty"`
 }
 
 // Backup dumps a database into storage and proves the backup by a restore. It ends verified, or with why not.
@@ -115,10 +117,14 @@ func Backup(ctx workflow.Context, in Input) (Outcome, error) {
 		return out, p.EndFailed(err, out)
 	}
 	out.Drill = &drill
+	p.Say(StateVerified, "Restored and compared", out)
 
-	// 5. Only now it counts as a backup, and lets older ones go.
-	err = p.End(StateVerified, fmt.Sprintf("%s, %d tables, %d rows, restored and compared in %.1f s.",
-		engine.Size(stored.Bytes), drill.Tables, drill.Rows, drill.RestoreSeconds), out)
+	// 5. Copy it to the second storage. It counts as a backup whatever comes of that.
+	out.Copy = copyBackup(ctx, p, in.Database)
+
+	// 6. Only now it is done, and lets older ones go.
+	err = p.End(StateVerified, fmt.Sprintf("%s, %d tables, %d rows, restored and compared in %.1f s.%s",
+		engine.Size(stored.Bytes), drill.Tables, drill.Rows, drill.RestoreSeconds, out.Copy.sentence()), out)
 	lookAfter(ctx, in.Database, "backup "+p.ID())
 	return out, err
 }

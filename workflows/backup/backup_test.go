@@ -17,6 +17,7 @@ import (
 
 	activities "github.com/school-sms/sms/activities/backup"
 	operations "github.com/school-sms/sms/activities/operation"
+	engine "github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/workflows/backup"
 	"github.com/school-sms/sms/workflows/progress"
@@ -26,7 +27,9 @@ var stored = activities.Stored{Archive: "student_db/x.dump.zst.age", Bytes: 95_0
 
 // script says how the activities of a test end; nil means well.
 type script struct {
-	begin, ready, dump, check, prove, record, drop error
+	begin, ready, dump, copy, check, prove, record, drop error
+	// second says that there is a second storage.
+	second bool
 	// during runs within the dump, or within the restore.
 	duringDump, duringProof func(context.Context) error
 }
@@ -118,6 +121,9 @@ func newEnvironment(t *testing.T, s script) (*testsuite.TestWorkflowEnvironment,
 		}
 		return nil
 	})
+	env.OnActivity("CopyBackup", mock.Anything, mock.Anything).Return(func(context.Context, activities.CopyInput) (activities.CopyResult, error) {
+		return activities.CopyResult{Configured: s.second, Copied: engine.Copied{Backups: 1, Bytes: stored.Bytes}}, s.copy
+	})
 	env.OnActivity("DropScratch", mock.Anything, mock.Anything).Return(func(context.Context, activities.DrillInput) error {
 		l.dropped++
 		return s.drop
@@ -136,7 +142,10 @@ func TestABackupEndsVerifiedOrSaysWhyNot(t *testing.T) {
 		state, summary string
 		dropped        bool
 	}{
-		"all well":          {script{}, backup.StateVerified, "95.0 MB, 11 tables, 5000 rows", true},
+		"all well": {script{}, backup.StateVerified, "95.0 MB, 11 tables, 5000 rows", true},
+		"copied":   {script{second: true}, backup.StateVerified, "95.0 MB, 11 tables, 5000 rows, restored and compared in 7.2 s. Copied to the second storage.", true},
+		"not copied": {script{copy: errors.New("the storage does not answer")}, backup.StateVerified,
+			"95.0 MB, 11 tables, 5000 rows, restored and compared in 7.2 s. The second storage lacks backups: The storage does not answer.", true},
 		"held":              {script{begin: final(operations.HeldType, "refused: backup abc of student_db has been running")}, operation.Failed, "Refused: backup abc", false},
 		"not ready":         {script{ready: final(activities.NoKeyType, "no key: BACKUP_RECIPIENTS_FILE names no public key")}, operation.Failed, "No key: BACKUP_RECIPIENTS_FILE", false},
 		"dump fails":        {script{dump: final(activities.DiskFullType, "the disk for backups is full")}, operation.Failed, "The disk for backups is full.", false},
