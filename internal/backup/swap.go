@@ -107,7 +107,8 @@ func (a *Administrator) rename(ctx context.Context, all ...renaming) (Renamed, e
 	err = work.Wait()
 	last := all[len(all)-1]
 	if err != nil {
-		return Renamed{}, ender.whyNotRenamed(context.WithoutCancel(ctx), err, all)
+		// Asked for by the connection that renamed: the other's may be cut off, in the middle of its last statement.
+		return Renamed{}, a.whyNotRenamed(context.WithoutCancel(ctx), err, all)
 	}
 	done := Renamed{Name: last.to, Window: time.Since(began)}
 	if len(all) > 1 {
