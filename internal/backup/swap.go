@@ -107,7 +107,7 @@ func (a *Administrator) rename(ctx context.Context, all ...renaming) (Renamed, e
 	err = work.Wait()
 	last := all[len(all)-1]
 	if err != nil {
-		// Asked for by the connection that renamed: the other's may be cut off, in the middle of its last statement.
+		// Asked by the connection that renamed: pgx closes the other one when its last statement is cut off.
 		return Renamed{}, a.whyNotRenamed(context.WithoutCancel(ctx), err, all)
 	}
 	done := Renamed{Name: last.to, Window: time.Since(began)}
@@ -117,17 +117,16 @@ func (a *Administrator) rename(ctx context.Context, all ...renaming) (Renamed, e
 	return done, nil
 }
 
-// keepEmpty ends the sessions in databases again and again: a rename waits for the last one. It ends between two statements and
-// in none, because pgx closes a connection whose statement is cut off, and this one has to say afterwards who was in the way.
+// keepEmpty ends the sessions in databases again and again: a rename waits for the last one.
 func (a *Administrator) keepEmpty(ctx context.Context, all []renaming) error {
 	tick := time.NewTicker(sessionPause)
 	defer tick.Stop()
 	for {
 		for _, r := range all {
-			whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), renameLockWait)
-			err := a.endSessions(whole, r.from.OID)
-			cancel()
-			if err != nil && ctx.Err() == nil { // once the renames are done it does not matter
+			if err := a.endSessions(ctx, r.from.OID); err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
 				return err
 			}
 		}
