@@ -93,6 +93,16 @@ select split_part(student_id, '-', 2)::int, false, max(split_part(student_id, '-
 // a register, a sixteenth of them inactive, registered from 2019 to 2026. With audit, each has its first history entry. Indexes
 // are made after the rows, because that is faster, and the tables are vacuumed, as autovacuum would have done by then.
 func FillStudents(ctx context.Context, pool *pgxpool.Pool, n int, audit bool) error {
+	insert := []any{insertStudents, n, weighted(girls, " Devi", " Rani", "ben"), weighted(boys, " Kumar", "bhai", " Raj"), weighted(families, "kar", "wala")}
+	rest := []string{numberStudents}
+	if audit {
+		rest = append(rest, auditStudents, "vacuum analyze student_audit")
+	}
+	return fillWith(ctx, pool, insert, rest)
+}
+
+// fillWith inserts students by a statement with its arguments, without indexes, and runs the rest with them.
+func fillWith(ctx context.Context, pool *pgxpool.Pool, insert []any, rest []string) error {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -117,14 +127,12 @@ func FillStudents(ctx context.Context, pool *pgxpool.Pool, n int, audit bool) er
 	for _, index := range indexes {
 		run("drop index " + index.Name)
 	}
-	run(insertStudents, n, weighted(girls, " Devi", " Rani", "ben"), weighted(boys, " Kumar", "bhai", " Raj"), weighted(families, "kar", "wala"))
+	run(insert[0].(string), insert[1:]...)
 	for _, index := range indexes {
 		run(index.Definition)
 	}
-	run(numberStudents)
-	if audit {
-		run(auditStudents)
-		run("vacuum analyze student_audit")
+	for _, statement := range rest {
+		run(statement)
 	}
 	run("vacuum analyze student")
 	run("reset all")
