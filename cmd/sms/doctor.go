@@ -79,6 +79,8 @@ func diagnose(options standalone.Options, status standalone.Status, running erro
 	}
 	keys, err := backupKeys(options)
 	add("keys of the backups", err, keys)
+	place, err := backupStorage(options)
+	add("storage of the backups", err, place)
 	issuers, err := issuersInForce(os.Getenv("IDENTITY_OIDC_ISSUERS_FILE"))
 	add("tokens", err, issuers)
 	switch {

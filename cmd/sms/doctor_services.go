@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/settings"
 	"github.com/school-sms/sms/internal/standalone"
+	"github.com/school-sms/sms/internal/storage"
 )
 
 // servicesSettings are the services' own settings that `sms up` would hand on: all on whose tokens are taken, and what else is
@@ -69,4 +71,22 @@ func backupKeys(options standalone.Options) (string, error) {
 		err = keys.Ready()
 	}
 	return strings.Join(keys.Fingerprints(), ", ") + "; what they encrypt can be decrypted", err
+}
+
+// backupStorage says where backups lie. The error names every fault of those settings; the storages are not asked.
+func backupStorage(options standalone.Options) (string, error) {
+	environ := env.ToMap(options.Services)
+	environ["BACKUP_DIR"] = filepath.Join(options.DataDir, "backups")
+	c, err := settings.From[storage.Config](environ)
+	if err != nil {
+		return "", err
+	}
+	first := c.Storage
+	if first.IsZero() {
+		first = storage.Location{Folder: c.Dir}
+	}
+	if c.CopyStorage.IsZero() {
+		return first.String() + "; no second storage (BACKUP_COPY_STORAGE)", nil
+	}
+	return first.String() + ", copied to " + c.CopyStorage.String(), nil
 }
