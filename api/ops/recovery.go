@@ -119,17 +119,22 @@ func outcomeOf(r *operation.Record, out any) bool {
 	return json.Unmarshal(r.Result, &result) == nil && len(result.Outcome) > 0 && json.Unmarshal(result.Outcome, out) == nil
 }
 
-// Age is a duration for people, in its two greatest units.
+// Age is a duration for people, in its greatest unit and what is left of it in the next.
 func Age(d time.Duration) string {
-	const day = 24 * time.Hour
+	units := []struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}}
 	d = max(0, d)
-	switch {
-	case d >= day:
-		return fmt.Sprintf("%dd %dh", d/day, d%day/time.Hour)
-	case d >= time.Hour:
-		return fmt.Sprintf("%dh %dm", d/time.Hour, d%time.Hour/time.Minute)
-	case d >= time.Minute:
-		return fmt.Sprintf("%dm %ds", d/time.Minute, d%time.Minute/time.Second)
+	for i, unit := range units[:len(units)-1] {
+		if d < unit.length {
+			continue
+		}
+		words := fmt.Sprintf("%d%s", d/unit.length, unit.name)
+		if rest := d % unit.length / units[i+1].length; rest > 0 {
+			words += fmt.Sprintf(" %d%s", rest, units[i+1].name)
+		}
+		return words
 	}
 	return fmt.Sprintf("%ds", d/time.Second)
 }
