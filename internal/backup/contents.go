@@ -24,6 +24,10 @@ const oldestServer = 14
 
 // read fills in all that a database holds but its sequences, as of the snapshot of tx. It waits for tables that somebody alters.
 func (c *Contents) read(ctx context.Context, tx pgx.Tx, meter *Meter) (err error) {
+	if c.Tables, err = listTables(ctx, tx); err != nil {
+		return err
+	}
+	meter.AllTables.Store(int64(len(c.Tables))) // before what waits for tables that are locked
 	if c.Objects, err = collect[Object](ctx, tx, "objects", listObjects); err != nil {
 		return err
 	}
@@ -32,9 +36,6 @@ func (c *Contents) read(ctx context.Context, tx pgx.Tx, meter *Meter) (err error
 	}
 	if err := tx.QueryRow(ctx, `select count(*) from pg_catalog.pg_largeobject_metadata`).Scan(&c.LargeObjects); err != nil {
 		return fmt.Errorf("count large objects: %w", err)
-	}
-	if c.Tables, err = listTables(ctx, tx); err != nil {
-		return err
 	}
 	return hashTables(ctx, tx, c.Tables, meter)
 }
@@ -89,7 +90,6 @@ select n.nspname, c.relname
 
 // hashTables counts and hashes the rows of tables.
 func hashTables(ctx context.Context, tx pgx.Tx, tables []Table, meter *Meter) error {
-	meter.AllTables.Store(int64(len(tables)))
 	for i := range tables {
 		if err := hashTable(ctx, tx, &tables[i]); err != nil {
 			return err

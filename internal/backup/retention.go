@@ -179,18 +179,21 @@ func (j *judge) keepDaily() {
 
 func (j *judge) span() time.Duration { return time.Duration(j.KeepDays) * day }
 
-// firstOfMonths are the first backups, by base, of the newest months that have any. Months in without do not count.
+// firstOfMonths are the first backups, by base, of the newest months that have any, but for months in without. Those
+// count too: else the end of what such a month has would push out another month later.
 func firstOfMonths(candidates []Candidate, months int, without map[string]bool) map[string]string {
 	first := map[string]string{} // month → base
 	for _, c := range candidates {
-		if m := month(c); first[m] == "" && !without[m] {
+		if m := month(c); first[m] == "" {
 			first[m] = c.Base
 		}
 	}
 	kept := map[string]string{}
 	names := slices.Sorted(maps.Keys(first))
 	for _, m := range names[max(0, len(names)-months):] {
-		kept[first[m]] = m
+		if !without[m] {
+			kept[first[m]] = m
+		}
 	}
 	return kept
 }

@@ -214,12 +214,15 @@ select substr(datname, length($1) + 1)
 	return ids, nil
 }
 
-// endSessions ends the sessions in a database that the restoring role may end: those of the roles that it is a member of.
+// endSessions ends the sessions in a database that the restoring role may end: those of the roles that it is a member of,
+// but for superusers, whom only superusers can end.
 func (a *Administrator) endSessions(ctx context.Context, oid uint32) error {
 	const endSessions = `
 select pg_terminate_backend(pid)
   from pg_stat_activity
- where datid = $1 and pid <> pg_backend_pid() and pg_has_role(usesysid, 'usage')`
+ where datid = $1 and pid <> pg_backend_pid() and usesysid in (
+       select oid from pg_roles
+        where pg_has_role(oid, 'usage') and (not rolsuper or (select rolsuper from pg_roles where rolname = current_user)))`
 	if _, err := a.conn.Exec(ctx, endSessions, oid); err != nil {
 		return fmt.Errorf("end the sessions in a database: %w", err)
 	}

@@ -50,7 +50,6 @@ type Tools struct {
 
 func (t Tools) lockWait() time.Duration   { return cmp.Or(t.LockWait, 60*time.Second) }
 func (t Tools) stallLimit() time.Duration { return cmp.Or(t.StallLimit, 5*time.Minute) }
-func (t Tools) jobs() int                 { return cmp.Or(t.Jobs, 2) }
 
 // installed is one program of one installation.
 type installed struct {
