@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"syscall"
 
@@ -78,6 +79,8 @@ func failed(err error) error {
 	switch {
 	case backup.Refused(err):
 		return final(err.Error(), SetupType, err)
+	case errors.Is(err, fs.ErrPermission):
+		return final(err.Error()+" (the services' account must be able to reach it)", SetupType, err)
 	case errors.Is(err, storage.ErrFull), errors.Is(err, syscall.ENOSPC):
 		return final("disk full: "+err.Error(), DiskFullType, err)
 	}

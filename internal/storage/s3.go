@@ -147,7 +147,7 @@ func (s *S3) List(ctx context.Context, prefix string) ([]Object, error) {
 		return ctx.Err()
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", prefix, err)
+		return nil, fmt.Errorf("list the storage: %w", err)
 	}
 	slices.SortFunc(objects, func(a, b Object) int { return strings.Compare(a.Name, b.Name) })
 	return objects, nil

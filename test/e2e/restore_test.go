@@ -20,8 +20,10 @@ func TestRestore(t *testing.T) {
 	t.Parallel()
 	p := up(t, newDataDir(t))
 	again := func() { // which lasts until the whole test ends
+		part := p.t
 		p.stop()
 		*p = *up(t, p.dataDir)
+		p.t = part
 	}
 	kept, erased := p.enrol("9876543210"), p.enrol("9876543211")
 	p.mustSMS("backup", "run", "student_db", "--wait")
@@ -81,7 +83,14 @@ func TestRestore(t *testing.T) {
 		if out, code := p.sms("restore", "start", backup, "--into", "student_db_wednesday"); code != 1 || !strings.Contains(out, "--from") {
 			t.Errorf("a backup that nobody knows: exit %d\n%s", code, out)
 		}
-		out := p.mustSMS("restore", "start", backup, "--from", elsewhere, "--key", filepath.Join(elsewhere, "backup.key"), "--in-place", "--confirm", "student_db", "--wait")
+		start := []string{"restore", "start", backup, "--from", elsewhere, "--key", filepath.Join(elsewhere, "backup.key"), "--in-place", "--confirm", "student_db", "--wait"}
+		if out, code := p.sms(start...); code != 1 || !strings.Contains(out, elsewhere+": permission denied (the services' account must be able to reach it)") {
+			t.Errorf("a folder that only its owner may list: exit %d\n%s", code, out)
+		}
+		if err := os.Chmod(elsewhere, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		out := p.mustSMS(start...)
 		p.replaced(out, erased)
 		p.has(http.StatusOK, kept)
 	})
@@ -139,7 +148,7 @@ func (p *platform) sql(database, statement string) (n int) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	conn, err := postgres.Cluster{Port: p.status.Ports["postgres"]}.Connect(context.Background(), strings.TrimSpace(string(password)), database)
+	conn, err := postgres.Cluster{Port: p.status.Ports["PostgreSQL"]}.Connect(context.Background(), strings.TrimSpace(string(password)), database)
 	if err != nil {
 		p.t.Fatal(err)
 	}
