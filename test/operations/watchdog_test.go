@@ -68,7 +68,7 @@ func TestTheWatchdogNeedsNeitherTemporalNorAWorker(t *testing.T) {
 	cmd.Env = []string{asService + "=1", fmt.Sprintf("SERVER_ADDRESS=127.0.0.1:%d", port), "IDENTITY_PUBLIC_KEY_FILE=" + filepath.Join(dir, "public.pem"),
 		"DATABASE_URL=" + database.URL, "DATABASE_PASSWORD_FILE=" + filepath.Join(dir, "ops.password"), "TEMPORAL_ADDRESS=127.0.0.1:1",
 		"DISCOVERY_URL=http://127.0.0.1:1/eureka", "SERVER_DRAIN_DELAY=0s", "BACKUP_DATABASES=student_db=postgres://x@127.0.0.1:1/student_db",
-		"BACKUP_PROMISE=6s", "BACKUP_WATCH_INTERVAL=1s"}
+		"BACKUP_PROMISE=12s", "BACKUP_WATCH_INTERVAL=1s"}
 	must(t, child.Start(cmd, syscall.SIGKILL))
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	process := fmt.Sprintf("http://127.0.0.1:%d", port)
@@ -101,11 +101,11 @@ func TestTheWatchdogNeedsNeitherTemporalNorAWorker(t *testing.T) {
 	pool, err := postgres.Open(t.Context(), database, "test")
 	must(t, err)
 	defer pool.Close()
-	ended := time.Now().Add(10 * time.Second) // so that it stays in time for long enough to be seen: health waits 3 s for Temporal
+	ended := time.Now().Add(4 * time.Second) // so that it stays in time for long enough to be seen: health waits 3 s for Temporal
 	must(t, operation.NewStore(pool).Record(t.Context(), operation.Record{ID: "aaaaaaaaaa", Kind: operation.Backup, WorkflowID: "x", RunID: "x", Subject: "student_db",
 		State: backup.StateVerified, StartedAt: ended.Add(-time.Second), EndedAt: &ended, Revision: 1}))
 	until("0", "in-time")
-	until("1", "promised are at most 6s")
+	until("1", "promised are at most 12s")
 	said, err := os.ReadFile(log.Name())
 	must(t, err)
 	if n := strings.Count(string(said), "backup overdue"); n != 2 || !strings.Contains(string(said), "backup in time again") {
