@@ -23,7 +23,7 @@ type Config struct {
 	S3Stall time.Duration `env:"BACKUP_S3_STALL" envDefault:"30s"`
 	// S3Patience is how long a request to S3 is tried again, while nothing or an error of the server's comes back, before
 	// it fails. A dump holds its locks meanwhile.
-	S3Patience time.Duration `env:"BACKUP_S3_PATIENCE" envDefault:"2m"`
+	S3Patience time.Duration `env:"BACKUP_S3_PATIENCE" envDefault:"20s"`
 }
 
 // Check names every fault. It reads the files that the configuration names.

@@ -35,6 +35,7 @@ import (
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/postgres"
 	"github.com/school-sms/sms/internal/postgres/pgtest"
+	"github.com/school-sms/sms/internal/storage/storagetest"
 	"github.com/school-sms/sms/internal/temporalclient"
 	"github.com/school-sms/sms/internal/temporalclient/temporaltest"
 	"github.com/school-sms/sms/migrations"
@@ -54,6 +55,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	storagetest.RunProcess()
 	if dir := os.Getenv(onSmallDisk); dir != "" {
 		if err := mountSmallDisk(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -97,12 +99,18 @@ func newPlatform(t *testing.T, students int) *platform {
 // newPlatformOn uses the Temporal server at an address, in a namespace that makeNamespace makes.
 func newPlatformOn(t *testing.T, students int, address string, makeNamespace func(name string)) *platform {
 	t.Helper()
+	return newPlatformOf(t, backuptest.New(t, students), address, makeNamespace)
+}
+
+// newPlatformOf backs up a database that is there.
+func newPlatformOf(t *testing.T, source backup.Source, address string, makeNamespace func(name string)) *platform {
+	t.Helper()
 	dir := t.TempDir()
 	private, public, err := identity.NewKeyPair()
 	must(t, err)
 	signer, err := identity.NewSigner(private)
 	must(t, err)
-	p := &platform{t: t, signer: signer, source: backuptest.New(t, students), dir: filepath.Join(dir, "backups"), gateway: newGateway(t)}
+	p := &platform{t: t, signer: signer, source: source, dir: filepath.Join(dir, "backups"), gateway: newGateway(t)}
 
 	database := pgtest.New(t, migrations.Ops())
 	p.database = database

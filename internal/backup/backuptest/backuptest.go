@@ -45,35 +45,67 @@ insert into student (name, note)
 select 'student ' || i, (select string_agg(md5(random()::text || i || j), '') from generate_series(1, 32) as j) from generate_series(1, $1::int) as i;
 `
 
-var roles = sync.OnceValue(makeRoles)
-
-// shared is the server of the test binary, set once.
-var shared struct {
-	sync.Once
+// server is where databases are made.
+type server struct {
 	cluster  postgres.Cluster
 	password string
+}
+
+// shared is the server of the test binary, which has the roles, set once.
+var shared struct {
+	sync.Once
+	server
+	err error
 }
 
 // New makes a database of that many students (about 1 kB each) and returns it as the backup role reaches it.
 func New(t testing.TB, students int) backup.Source {
 	t.Helper()
-	shared.Do(func() { shared.cluster, shared.password = pgtest.Cluster(t) })
-	if err := roles(); err != nil {
+	shared.Do(func() {
+		shared.cluster, shared.password = pgtest.Cluster(t)
+		file := filepath.Join(filepath.Dir(shared.cluster.Dir), "backup.pgpass")
+		if shared.err = shared.makeRoles(file); shared.err == nil {
+			shared.err = os.Setenv("PGPASSFILE", file)
+		}
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	source := shared.fill(t, students)
+	t.Cleanup(func() { Exec(t, "postgres", "drop database if exists "+source.Database+" with (force)") })
+	return source
+}
+
+// NewOn makes one on a server of the test's own, whose roles have their passwords in the file that is returned.
+func NewOn(t testing.TB, own *pgtest.Server, students int) (source backup.Source, passwords string) {
+	t.Helper()
+	at := server{own.Cluster, own.Password}
+	passwords = filepath.Join(t.TempDir(), "backup.pgpass")
+	if err := at.makeRoles(passwords); err != nil {
 		t.Fatal(err)
 	}
+	return at.fill(t, students), passwords
+}
+
+func (s server) fill(t testing.TB, students int) backup.Source {
+	t.Helper()
 	name := "test_" + strings.ToLower(rand.Text()[:12])
-	Exec(t, "postgres", "create database "+name+" owner "+Owner)
-	t.Cleanup(func() { Exec(t, "postgres", "drop database if exists "+name+" with (force)") })
-	Exec(t, name, schema)
-	Exec(t, name, seed, students)
-	Exec(t, name, `insert into archive.event select id, date '2025-12-30' + (id % 5)::int from student`)
-	return backup.Source{Database: name, URL: shared.cluster.Config(Role, "", name).URL}
+	s.exec(t, "postgres", "create database "+name+" owner "+Owner)
+	s.exec(t, name, schema)
+	s.exec(t, name, seed, students)
+	s.exec(t, name, `insert into archive.event select id, date '2025-12-30' + (id % 5)::int from student`)
+	return backup.Source{Database: name, URL: s.cluster.Config(Role, "", name).URL}
 }
 
 // Exec runs a statement in a database as the superuser.
 func Exec(t testing.TB, database, statement string, args ...any) {
 	t.Helper()
-	conn := Connect(t, database)
+	shared.exec(t, database, statement, args...)
+}
+
+func (s server) exec(t testing.TB, database, statement string, args ...any) {
+	t.Helper()
+	conn := s.connect(t, database)
 	defer conn.Close(context.Background())
 	mode := []any{pgx.QueryExecModeSimpleProtocol} // which takes several statements
 	if len(args) > 0 {
@@ -99,17 +131,22 @@ func Number(t testing.TB, query string, args ...any) int {
 // Connect opens a session of the superuser.
 func Connect(t testing.TB, database string) *pgx.Conn {
 	t.Helper()
-	conn, err := shared.cluster.Connect(context.Background(), shared.password, database)
+	return shared.connect(t, database)
+}
+
+func (s server) connect(t testing.TB, database string) *pgx.Conn {
+	t.Helper()
+	conn, err := s.cluster.Connect(context.Background(), s.password, database)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return conn
 }
 
-// makeRoles makes the roles, with the passwords of those that log in where pgx, pg_dump and pg_restore look for them.
-func makeRoles() error {
+// makeRoles makes the roles, and writes a file of the passwords of those that log in, as pgx, pg_dump and pg_restore read it.
+func (s server) makeRoles(file string) error {
 	ctx := context.Background()
-	conn, err := shared.cluster.Connect(ctx, shared.password, "postgres")
+	conn, err := s.cluster.Connect(ctx, s.password, "postgres")
 	if err != nil {
 		return err
 	}
@@ -122,13 +159,9 @@ func makeRoles() error {
 		if _, err := conn.Exec(ctx, fmt.Sprintf("create role %s %s password '%s'", role.name, role.options, password)); err != nil {
 			return err
 		}
-		fmt.Fprintf(&lines, "127.0.0.1:%d:*:%s:%s\n", shared.cluster.Port, role.name, password)
+		fmt.Fprintf(&lines, "127.0.0.1:%d:*:%s:%s\n", s.cluster.Port, role.name, password)
 	}
-	file := filepath.Join(filepath.Dir(shared.cluster.Dir), "backup.pgpass")
-	if err := os.WriteFile(file, []byte(lines.String()), 0o600); err != nil {
-		return err
-	}
-	return os.Setenv("PGPASSFILE", file)
+	return os.WriteFile(file, []byte(lines.String()), 0o600)
 }
 
 // Keys are one key pair, for the encryption of a test's backups and their drills.
