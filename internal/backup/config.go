@@ -29,7 +29,7 @@ type Config struct {
 	PostgresBin string `env:"POSTGRES_BIN"`
 	// Parallel is how many dumps and restores run at once.
 	Parallel int `env:"BACKUP_PARALLEL" envDefault:"2"`
-	// RestoreJobs is how many processes restore one backup at once.
+	// RestoreJobs is how many processes make the indexes of one restored backup at once.
 	RestoreJobs int `env:"BACKUP_RESTORE_JOBS" envDefault:"2"`
 	// LockWait bounds a dump's wait for a table that somebody alters: a waiting dump holds up everybody behind it.
 	LockWait time.Duration `env:"BACKUP_LOCK_WAIT" envDefault:"60s"`

@@ -28,6 +28,22 @@ func (c *Contents) read(ctx context.Context, tx pgx.Tx, meter *Meter) (err error
 		return err
 	}
 	meter.AllTables.Store(int64(len(c.Tables))) // before what waits for tables that are locked
+	if err := c.readDefinitions(ctx, tx); err != nil {
+		return err
+	}
+	return hashTables(ctx, tx, c.Tables, meter)
+}
+
+// readTables fills in the tables, readDefinitions the rest but the sequences.
+func (c *Contents) readTables(ctx context.Context, tx pgx.Tx, meter *Meter) (err error) {
+	if c.Tables, err = listTables(ctx, tx); err != nil {
+		return err
+	}
+	meter.AllTables.Store(int64(len(c.Tables)))
+	return hashTables(ctx, tx, c.Tables, meter)
+}
+
+func (c *Contents) readDefinitions(ctx context.Context, tx pgx.Tx) (err error) {
 	if c.Objects, err = collect[Object](ctx, tx, "objects", listObjects); err != nil {
 		return err
 	}
@@ -37,7 +53,7 @@ func (c *Contents) read(ctx context.Context, tx pgx.Tx, meter *Meter) (err error
 	if err := tx.QueryRow(ctx, `select count(*) from pg_catalog.pg_largeobject_metadata`).Scan(&c.LargeObjects); err != nil {
 		return fmt.Errorf("count large objects: %w", err)
 	}
-	return hashTables(ctx, tx, c.Tables, meter)
+	return nil
 }
 
 func collect[T any](ctx context.Context, tx pgx.Tx, what, query string) ([]T, error) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/school-sms/sms/internal/storage"
 )
 
@@ -13,7 +15,8 @@ type Proven struct {
 	Differences []string
 	Tables      int
 	Rows        int64
-	// Restore is how long it took to get all data back, Compare how much longer to compare it.
+	// Restore is how long it took to get all data back, Compare how much longer to compare it. The rows are compared as soon as
+	// they are there, beside the indexes that are made of them.
 	Restore, Compare time.Duration
 	// ServerVersion is that of the server which it was restored into.
 	ServerVersion string
@@ -33,16 +36,27 @@ func (t Tools) Prove(ctx context.Context, store storage.Store, m Manifest, sourc
 	if err := CreateDatabase(ctx, m, source, scratch); err != nil {
 		return p, err
 	}
-	if err := t.Fill(ctx, store, m, source, scratch, meter); err != nil {
+	var found Contents
+	err := t.fill(ctx, store, m, source, scratch, meter, func(ctx context.Context) error {
+		return examine(ctx, source, scratch, func(tx pgx.Tx) error { return found.readTables(ctx, tx, meter) })
+	})
+	if err != nil {
 		return p, err
 	}
 	p.Restore = time.Since(began)
-	found, version, err := examineDatabase(ctx, source, scratch, meter)
+	err = examine(ctx, source, scratch, func(tx pgx.Tx) (err error) {
+		if _, p.ServerVersion, err = serverVersion(ctx, tx.Conn()); err != nil {
+			return err
+		}
+		if found.Sequences, err = readSequences(ctx, tx); err != nil {
+			return err
+		}
+		return found.readDefinitions(ctx, tx)
+	})
 	if err != nil {
 		return p, err
 	}
 	p.Compare = time.Since(began) - p.Restore
-	p.ServerVersion = version
 	p.Tables, p.Rows, p.Differences = len(found.Tables), Rows(found.Tables), Compare(m.Contents, found)
 	return p, nil
 }

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"github.com/school-sms/sms/internal/storage"
 )
 
 // maintenanceDatabase is the one to be connected to while others are made, renamed and dropped. Every server has it.
@@ -29,139 +26,36 @@ func administer(ctx context.Context, source Source, application string) (*pgx.Co
 // ScratchName is the database that a drill restores into.
 func ScratchName(database, drillID string) string { return "drill_" + database + "_" + drillID }
 
-// Fill restores an archive into a database that is there and empty, a drill's or that of an operator's restore, with owners
-// and grants. It returns ErrRejected when the archive is at fault, ErrDamaged when it is cut off, what ReadyToRestore returns
-// before it touches anything, and other errors when the server or a program was at fault.
-func (t Tools) Fill(ctx context.Context, store storage.Store, m Manifest, source Source, database string, meter *Meter) error {
-	return t.pour(ctx, store, m, source, database, meter, "--exit-on-error")
-}
-
-// pour sends an archive through pg_restore into a database.
-func (t Tools) pour(ctx context.Context, store storage.Store, m Manifest, source Source, database string, meter *Meter, options ...string) error {
-	keys, err := t.Keys.Read()
-	if err != nil && m.Encryption == Encrypted {
-		return err
-	}
-	conn, err := administer(ctx, source, "sms-restore")
-	if err != nil {
-		return err
-	}
-	program, err := t.restorer(ctx, m, conn)
-	conn.Close(context.WithoutCancel(ctx))
-	if err != nil {
-		return err
-	}
-	target, err := source.restoring(database)
-	if err != nil {
-		return err
-	}
-	stored, err := store.Open(ctx, m.Archive)
-	if err != nil {
-		return err
-	}
-	defer stored.Close()
-	unpacked, err := unpack(io.TeeReader(reader{ctx, stored}, meter), keys, m.Encryption, m.Recipients)
-	if err != nil {
-		return err
-	}
-	defer unpacked.Close()
-	outer := ctx
-	ctx, kill := context.WithCancel(ctx)
-	defer kill()
-	cmd, words := program.command(ctx, append(options, "--no-password", "--dbname="+target)...)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	if err := start(cmd); err != nil {
-		return err
-	}
-	archive := &noting{Reader: unpacked}
-	_, copyErr := io.Copy(in, archive)
-	if archive.err != nil {
-		kill() // before its input ends, which it might take for the end of the archive
-	}
-	_ = in.Close()
-	waitErr := cmd.Wait()
-	switch {
-	case archive.err == nil:
-		return rejected(words, words.failure("pg_restore", waitErr), copyErr)
-	case outer.Err() != nil:
-		return context.Cause(outer)
-	case errors.Is(archive.err, ErrDamaged):
-		return archive.err
-	default:
-		return fmt.Errorf("%w: %w", ErrDamaged, archive.err)
-	}
-}
-
-// noting remembers why reading failed, to tell that from a failure to write.
-type noting struct {
-	io.Reader
-	err error
-}
-
-func (n *noting) Read(p []byte) (int, error) {
-	read, err := n.Reader.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		n.err = err
-	}
-	return read, err
-}
-
-// serverAway are words of pg_restore that mean that the server, not the archive, was at fault.
-var serverAway = []string{"server closed the connection", "connection to server", "terminating connection", "no connection to the server",
-	"the database system is", "SSL connection has been closed", "No space left on device"}
-
-// errStoppedReading says that pg_restore ended well before the archive did.
-var errStoppedReading = errors.New("pg_restore stopped reading")
-
-// rejected tells an archive that is at fault from a server that went away.
-func rejected(words *lastWords, failure, copyErr error) error {
-	if failure == nil && copyErr != nil {
-		return fmt.Errorf("%w: %w", errStoppedReading, copyErr)
-	}
-	if failure == nil || len(words.errors()) == 0 {
-		return failure // killed, for example
-	}
-	for _, away := range serverAway {
-		if strings.Contains(failure.Error(), away) {
-			return failure
-		}
-	}
-	return fmt.Errorf("%w: %w", ErrRejected, failure)
-}
-
 // Examine reads all that a database of the source's server holds, as far as a backup of it would say.
-func Examine(ctx context.Context, source Source, database string, meter *Meter) (Contents, error) {
-	contents, _, err := examineDatabase(ctx, source, database, meter)
-	return contents, err
+func Examine(ctx context.Context, source Source, database string, meter *Meter) (c Contents, err error) {
+	err = examine(ctx, source, database, func(tx pgx.Tx) (err error) {
+		if c.Sequences, err = readSequences(ctx, tx); err != nil {
+			return err
+		}
+		return c.read(ctx, tx, meter)
+	})
+	return c, err
 }
 
-func examineDatabase(ctx context.Context, source Source, database string, meter *Meter) (c Contents, version string, err error) {
+// examine reads a database as the role that restores, in one snapshot.
+func examine(ctx context.Context, source Source, database string, read func(pgx.Tx) error) error {
 	target, err := source.restoring(database)
 	if err != nil {
-		return c, "", err
+		return err
 	}
 	conn, err := connect(ctx, target, "sms-restore")
 	if err != nil {
-		return c, "", err
+		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if _, version, err = serverVersion(ctx, conn); err != nil {
-		return c, "", err
-	}
 	if _, err := conn.Exec(ctx, session); err != nil {
-		return c, "", fmt.Errorf("read %s: %w", database, err)
+		return fmt.Errorf("read %s: %w", database, err)
 	}
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
-		return c, "", fmt.Errorf("read %s: %w", database, err)
+		return fmt.Errorf("read %s: %w", database, err)
 	}
-	if c.Sequences, err = readSequences(ctx, tx); err != nil {
-		return c, "", err
-	}
-	return c, version, c.read(ctx, tx, meter)
+	return read(tx)
 }
 
 // CreateDatabase makes an empty database to restore a backup into, which only its owner and the role that restores reach.

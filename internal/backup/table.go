@@ -43,7 +43,7 @@ func (m Manifest) Table(name string) (Table, error) {
 // What the rows do not need is left out: indexes, constraints between tables, triggers.
 func (t Tools) FillTable(ctx context.Context, store storage.Store, m Manifest, source Source, database string, table Table, meter *Meter) error {
 	for _, part := range [][]string{{"--section=pre-data"}, {"--section=data", "--schema=" + table.Schema, "--table=" + table.Name}} {
-		err := t.pour(ctx, store, m, source, database, meter, append(part, "--exit-on-error")...)
+		err := pouring{t, store, m, source, database}.pour(ctx, meter, nil, part...)
 		if err != nil && !errors.Is(err, errStoppedReading) { // which it does when it has all that it was told to take
 			return err
 		}

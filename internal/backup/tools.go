@@ -44,12 +44,13 @@ type Tools struct {
 	LockWait time.Duration
 	// StallLimit ends a dump whose storage takes nothing any more.
 	StallLimit time.Duration
-	// Jobs is how many processes restore one backup at once.
+	// Jobs is how many processes make the indexes of one restored backup at once.
 	Jobs int
 }
 
 func (t Tools) lockWait() time.Duration   { return cmp.Or(t.LockWait, 60*time.Second) }
 func (t Tools) stallLimit() time.Duration { return cmp.Or(t.StallLimit, 5*time.Minute) }
+func (t Tools) jobs() int                 { return cmp.Or(t.Jobs, 2) }
 
 // installed is one program of one installation.
 type installed struct {
