@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/school-sms/sms/api/ops"
 	engine "github.com/school-sms/sms/internal/backup"
@@ -305,11 +306,9 @@ func TestASafetyBackupIsLeftOutOnlyWhereThereCanBeNone(t *testing.T) {
 // session that is in it goes on, and its comparison cannot begin.
 func (p *platform) bar(o ops.Operation) (beside string, lift func()) {
 	p.t.Helper()
-	beside = engine.BesideName(p.source.Database, o.ID)
-	eventually(p.t, func() bool {
-		return backuptest.Number(p.t, "select count(*) from pg_stat_activity where datname = $1 and application_name = 'pg_restore'", beside) > 0
-	}, func() string { return "no restore into " + beside })
+	beside, release := p.holdRestore(o, "pg_trigger", "select count(*) = 2 from pg_inherits") // foreign keys, which come last, are written there
 	backuptest.Exec(p.t, "postgres", "alter database "+beside+" connection limit 0")
+	release()
 	p.until(restores+"/"+o.ID, func(o ops.Operation) bool {
 		return o.Activity != nil && o.Activity.Name == "CompareBeside" && strings.Contains(o.Activity.LastFailure, "too many connections")
 	})
@@ -364,7 +363,7 @@ func TestARestoreInPlaceSurvivesTheDeathOfItsWorker(t *testing.T) {
 			case "in the safety backup":
 				dumping(t, database)
 			case "in the restore":
-				release = p.holdRestore(o)
+				_, release = p.holdRestore(o, "pg_class", "select true")
 			case "in the comparison":
 				_, release = p.bar(o)
 			case "between the renames":
@@ -383,20 +382,25 @@ func TestARestoreInPlaceSurvivesTheDeathOfItsWorker(t *testing.T) {
 	}
 }
 
-// holdRestore keeps pg_restore from making tables, until release.
-func (p *platform) holdRestore(o ops.Operation) (release func()) {
+// holdRestore keeps pg_restore from writing to a table of the catalogue, from the moment at which a query answers true until release.
+func (p *platform) holdRestore(o ops.Operation, catalogue, query string) (beside string, release func()) {
 	p.t.Helper()
-	beside := engine.BesideName(p.source.Database, o.ID)
+	beside = engine.BesideName(p.source.Database, o.ID)
 	eventually(p.t, func() bool {
 		return backuptest.Number(p.t, "select count(*) from pg_database where datname = $1", beside) > 0
 	}, func() string { return "no " + beside })
 	conn := backuptest.Connect(p.t, beside)
-	_, err := conn.Exec(context.Background(), "begin; lock table pg_catalog.pg_class in share mode")
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for now := false; !now; <-tick.C {
+		must(p.t, conn.QueryRow(context.Background(), query).Scan(&now))
+	}
+	_, err := conn.Exec(context.Background(), "begin; lock table pg_catalog."+catalogue+" in share mode")
 	must(p.t, err)
 	eventually(p.t, func() bool {
 		return backuptest.Number(p.t, "select count(*) from pg_stat_activity where datname = $1 and application_name = 'pg_restore' and wait_event_type = 'Lock'", beside) > 0
 	}, func() string { return "no pg_restore that waits" })
-	return func() { _ = conn.Close(context.Background()) }
+	return beside, func() { _ = conn.Close(context.Background()) }
 }
 
 // holdSwap keeps a superuser's session in the restored database, so that the second rename waits, and returns when the first
