@@ -9,7 +9,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 WORKFLOWCHECK := go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0
 
 .DEFAULT_GOAL := help
-.PHONY: help up build test lint bench soak e2e-docker clean deps
+.PHONY: help up build test lint bench soak soak-backups e2e-docker clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ bench: build ## measure, and print the figures that bench/ holds
 
 soak: build ## restart every service 20 times under load, and kill -9 20 times: docs/evidence/restarts.txt
 	@SMS_E2E_RESTARTS=20 go test -count=1 -timeout 30m -v -run TestRestartsLoseNothing ./test/e2e
+
+soak-backups: ## kill -9 what a dump is made by, 20 times at each of three moments; damage archives; back up while others write: docs/evidence/backups.txt
+	@SMS_BACKUP_CUTS=50 SMS_BACKUP_WRITERS=100 go test -count=1 -timeout 60m -v -run 'TestDamagedBackups|TestDumpsThatWereCut|TestConcurrentWriters' ./internal/backup
+	@SMS_BACKUP_KILLS=20 go test -count=1 -timeout 60m -parallel 5 -v -run TestBackupsSurviveKills ./test/operations
 
 e2e-docker: ## build the images and run the platform in containers on a Docker engine
 	@deploy/docker/e2e

@@ -120,8 +120,10 @@ func TestDamagedBackupsDoNotVerify(t *testing.T) {
 	}
 	for i := range 50 {
 		damage("cut at "+strconv.Itoa(i), whole[:len(whole)*i/50])
+	}
+	for i := range 200 {
 		flipped := bytes.Clone(whole)
-		flipped[len(whole)*i/50] ^= 1 << (i % 8)
+		flipped[len(whole)*i/200] ^= 1 << (i % 8)
 		damage("flipped at "+strconv.Itoa(i), flipped)
 	}
 	damage("longer", append(bytes.Clone(whole), 0))

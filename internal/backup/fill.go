@@ -28,7 +28,10 @@ func (t Tools) Fill(ctx context.Context, store storage.Store, m Manifest, source
 
 // fill is Fill that calls beside when all rows and keys are there, and goes on with indexes meanwhile.
 func (t Tools) fill(ctx context.Context, store storage.Store, m Manifest, source Source, database string, meter *Meter, beside func(context.Context) error) error {
-	p := pouring{t, store, m, source, database}
+	p, err := t.pouring(ctx, store, m, source, database)
+	if err != nil {
+		return err
+	}
 	if err := p.pour(ctx, meter, nil, "--section=pre-data", "--section=data"); err != nil {
 		return err
 	}
@@ -75,11 +78,29 @@ func ordered(entries []string) (keys [][]string, indexes, rest []string) {
 
 // pouring sends an archive through pg_restore into a database, once or several times.
 type pouring struct {
-	Tools
 	store    storage.Store
 	manifest Manifest
-	source   Source
-	database string
+	keys     Keys
+	program  installed
+	target   string // the database's URL
+	jobs     int
+}
+
+func (t Tools) pouring(ctx context.Context, store storage.Store, m Manifest, source Source, database string) (p pouring, err error) {
+	p = pouring{store: store, manifest: m, jobs: t.jobs()}
+	if p.keys, err = t.Keys.Read(); err != nil && m.Encryption == Encrypted {
+		return p, err
+	}
+	conn, err := administer(ctx, source, "sms-restore")
+	if err != nil {
+		return p, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if p.program, err = t.restorer(ctx, m, conn); err != nil {
+		return p, err
+	}
+	p.target, err = source.restoring(database)
+	return p, err
 }
 
 // list reads the archive's table of contents, a line each.
@@ -102,7 +123,7 @@ func (p pouring) takeAtOnce(ctx context.Context, parts [][]string, beside func(c
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return beside(ctx) })
 	next := make(chan []string)
-	for range p.jobs() {
+	for range p.jobs {
 		work.Go(func() error {
 			for part := range next {
 				if err := p.take(ctx, part); err != nil {
@@ -151,23 +172,6 @@ func (p pouring) take(ctx context.Context, entries []string) error {
 // pour sends the archive through pg_restore, as far as that reads it: errStoppedReading says that it ended well before the archive
 // did. meter is moved by what is read; adapt changes the command before it starts. Both may be nil.
 func (p pouring) pour(ctx context.Context, meter *Meter, adapt func(*exec.Cmd), options ...string) error {
-	keys, err := p.Keys.Read()
-	if err != nil && p.manifest.Encryption == Encrypted {
-		return err
-	}
-	conn, err := administer(ctx, p.source, "sms-restore")
-	if err != nil {
-		return err
-	}
-	program, err := p.restorer(ctx, p.manifest, conn)
-	conn.Close(context.WithoutCancel(ctx))
-	if err != nil {
-		return err
-	}
-	target, err := p.source.restoring(p.database)
-	if err != nil {
-		return err
-	}
 	stored, err := p.store.Open(ctx, p.manifest.Archive)
 	if err != nil {
 		return err
@@ -177,7 +181,7 @@ func (p pouring) pour(ctx context.Context, meter *Meter, adapt func(*exec.Cmd), 
 	if meter != nil {
 		from = io.TeeReader(from, meter)
 	}
-	unpacked, err := unpack(from, keys, p.manifest.Encryption, p.manifest.Recipients)
+	unpacked, err := unpack(from, p.keys, p.manifest.Encryption, p.manifest.Recipients)
 	if err != nil {
 		return err
 	}
@@ -185,7 +189,7 @@ func (p pouring) pour(ctx context.Context, meter *Meter, adapt func(*exec.Cmd), 
 	outer := ctx
 	ctx, kill := context.WithCancel(ctx)
 	defer kill()
-	cmd, words := program.command(ctx, append(options, "--exit-on-error", "--no-password", "--dbname="+target)...)
+	cmd, words := p.program.command(ctx, append(options, "--exit-on-error", "--no-password", "--dbname="+p.target)...)
 	if adapt != nil {
 		adapt(cmd)
 	}

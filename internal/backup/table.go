@@ -42,8 +42,12 @@ func (m Manifest) Table(name string) (Table, error) {
 // FillTable restores the definitions of an archive and the rows of one table into a database that is there and empty.
 // What the rows do not need is left out: indexes, constraints between tables, triggers.
 func (t Tools) FillTable(ctx context.Context, store storage.Store, m Manifest, source Source, database string, table Table, meter *Meter) error {
+	p, err := t.pouring(ctx, store, m, source, database)
+	if err != nil {
+		return err
+	}
 	for _, part := range [][]string{{"--section=pre-data"}, {"--section=data", "--schema=" + table.Schema, "--table=" + table.Name}} {
-		err := pouring{t, store, m, source, database}.pour(ctx, meter, nil, part...)
+		err := p.pour(ctx, meter, nil, part...)
 		if err != nil && !errors.Is(err, errStoppedReading) { // which it does when it has all that it was told to take
 			return err
 		}

@@ -25,6 +25,7 @@ func TestRestore(t *testing.T) {
 		*p = *up(t, p.dataDir)
 		p.t = part
 	}
+	stopWatching := p.watchCommandLines()
 	kept, erased := p.enrol("9876543210"), p.enrol("9876543211")
 	p.mustSMS("backup", "run", "student_db", "--wait")
 	backup := p.listed("backups", "verified")[0]
@@ -94,7 +95,7 @@ func TestRestore(t *testing.T) {
 		p.replaced(out, erased)
 		p.has(http.StatusOK, kept)
 	})
-	p.run(t, "no secret is in sight", walkSecrets)
+	p.run(t, "no secret is in sight", func(_ *testing.T, p *platform) { p.noSecretIn(); stopWatching() })
 }
 
 // enrol makes a student, and returns the id.

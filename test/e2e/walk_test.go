@@ -31,7 +31,7 @@ func TestWalk(t *testing.T) {
 	p.run(t, "schedules", walkSchedules)
 	p.run(t, "rollouts under load", walkRollouts)
 	p.run(t, "histories", walkHistories)
-	p.run(t, "no secret is in sight", walkSecrets)
+	p.run(t, "no secret is in sight", func(_ *testing.T, p *platform) { p.noSecretIn() })
 }
 
 // run makes a subtest the one that the platform's helpers fail.
@@ -381,30 +381,6 @@ func walkHistories(t *testing.T, p *platform) {
 		path := filepath.Join("..", "..", "workflows", "rollout", "testdata", r.State+".json")
 		if err := temporaltest.WriteHistory(c, r.WorkflowID, r.RunID, path); err != nil {
 			t.Error(err)
-		}
-	}
-}
-
-// walkSecrets looks for passwords and keys where they must not be.
-func walkSecrets(t *testing.T, p *platform) {
-	secrets, err := filepath.Glob(filepath.Join(p.dataDir, "secrets", "*.password"))
-	if err != nil || len(secrets) < 5 {
-		t.Fatalf("passwords: %v %v", secrets, err)
-	}
-	haystacks, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	logs, _ := filepath.Glob(filepath.Join(p.dataDir, "logs", "*.log"))
-	more, _ := filepath.Glob(filepath.Join(p.dataDir, "logs", "*", "*.log"))
-	haystacks = append(append(haystacks, logs...), more...)
-	for _, secret := range secrets {
-		word, err := os.ReadFile(secret)
-		if err != nil {
-			t.Fatal(err)
-		}
-		needle := strings.TrimSpace(string(word))
-		for _, path := range haystacks {
-			if content, err := os.ReadFile(path); err == nil && strings.Contains(string(content), needle) {
-				t.Errorf("%s is in %s", filepath.Base(secret), path)
-			}
 		}
 	}
 }
