@@ -45,8 +45,9 @@ bench: build ## measure, and print the figures that bench/ holds
 soak: build ## restart every service 20 times under load, and kill -9 20 times: docs/evidence/restarts.txt
 	@SMS_E2E_RESTARTS=20 go test -count=1 -timeout 30m -v -run TestRestartsLoseNothing ./test/e2e
 
-soak-backups: ## kill -9 what a dump is made by, 20 times at each of three moments; damage archives; back up while others write: docs/evidence/backups.txt
-	@SMS_BACKUP_CUTS=50 SMS_BACKUP_WRITERS=100 go test -count=1 -timeout 60m -v -run 'TestDamagedBackups|TestDumpsThatWereCut|TestConcurrentWriters' ./internal/backup
+soak-backups: ## damage backups in every way, make 100 while others write, kill -9 what makes them: docs/evidence/backup-*.txt
+	@SMS_BACKUP_DAMAGES=200 SMS_BACKUP_WRITER_RUNS=100 go test -count=1 -timeout 60m -parallel 1 -v \
+	    -run 'TestDamagesAreFoundAndNeverVerified|TestConcurrentWritersCauseNoFalseFailure' ./internal/backup
 	@SMS_BACKUP_KILLS=20 go test -count=1 -timeout 60m -parallel 5 -v -run TestBackupsSurviveKills ./test/operations
 
 e2e-docker: ## build the images and run the platform in containers on a Docker engine

@@ -98,7 +98,7 @@ func (f fixture) put(t *testing.T, id string, nights int) (base string) {
 	at := now.AddDate(0, 0, -nights)
 	m := backup.Manifest{FormatVersion: backup.FormatVersion, ID: id, Database: database, Archive: backup.ArchiveName(backup.Base(database, id, at), true), Encryption: backup.Encrypted,
 		Bytes: 7, SHA256: strings.Repeat("ab", 32), StartedAt: at, EndedAt: at.Add(time.Minute)}
-	manifest, err := json.Marshal(m)
+	manifest, err := m.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}

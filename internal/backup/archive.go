@@ -3,7 +3,6 @@ package backup
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -104,16 +103,16 @@ func clear(ctx context.Context, store storage.Store, base string) error {
 }
 
 func (t Tools) writeManifest(ctx context.Context, store storage.Store, m Manifest) error {
-	content, err := json.MarshalIndent(m, "", "  ")
+	content, err := m.Encode()
 	if err != nil {
-		return fmt.Errorf("write the manifest: %w", err)
+		return err
 	}
 	w, err := t.create(ctx, store, ManifestName(m.Archive))
 	if err != nil {
 		return err
 	}
 	defer w.Abort()
-	if _, err := w.Write(append(content, '\n')); err != nil {
+	if _, err := w.Write(content); err != nil {
 		return fmt.Errorf("write the manifest: %w", err)
 	}
 	return w.Commit(ctx)
@@ -121,20 +120,16 @@ func (t Tools) writeManifest(ctx context.Context, store storage.Store, m Manifes
 
 // ReadManifest reads the manifest of an archive. It returns ErrDamaged when it is not a whole one.
 func ReadManifest(ctx context.Context, store storage.Store, archive string) (Manifest, error) {
-	r, err := store.Open(ctx, ManifestName(archive))
+	content, err := readSmall(ctx, store, ManifestName(archive))
 	if errors.Is(err, storage.ErrNotFound) {
 		return Manifest{}, fmt.Errorf("%w: its manifest is missing", ErrDamaged)
 	}
 	if err != nil {
 		return Manifest{}, err
 	}
-	defer r.Close()
-	var m Manifest
-	if err := json.NewDecoder(r).Decode(&m); err != nil {
-		return Manifest{}, fmt.Errorf("%w: its manifest cannot be read: %w", ErrDamaged, err)
-	}
-	if err := m.Complete(); err != nil {
-		return Manifest{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	m, err := decodeManifest(content)
+	if err != nil {
+		return Manifest{}, err
 	}
 	if m.Archive != archive {
 		return Manifest{}, fmt.Errorf("%w: its manifest is that of %s", ErrDamaged, m.Archive)

@@ -158,12 +158,9 @@ func (e *Entry) readManifest(ctx context.Context, store storage.Store) error {
 		return fmt.Errorf("its manifest cannot be read for now: %w", err)
 	}
 	e.ManifestSHA256 = hashOf(content)
-	var m Manifest
-	if err := json.Unmarshal(content, &m); err != nil {
-		return fmt.Errorf("%w: its manifest cannot be read: %w", ErrDamaged, err)
-	}
-	if err := m.Complete(); err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	m, err := decodeManifest(content)
+	if err != nil {
+		return err
 	}
 	if name, ok := parseName(m.Archive); !ok || name.base != e.Base || name.part != partArchive || m.ID != e.Manifest.ID || m.Database != e.Manifest.Database {
 		return fmt.Errorf("%w: its manifest is that of %s", ErrDamaged, m.Archive)

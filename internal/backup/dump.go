@@ -72,9 +72,12 @@ select pg_export_snapshot(), case when pg_is_in_recovery() then pg_last_wal_repl
 			return err
 		}
 		select {
-		case <-begun: // after pg_dump has read the sequences
+		case <-begun: // pg_dump has locked the tables and read the sequences
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+		if err := checkUnaltered(ctx, tx); err != nil {
+			return err
 		}
 		for i := range contents.Sequences {
 			s := &contents.Sequences[i]

@@ -2,6 +2,8 @@
 package backup
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -21,9 +23,11 @@ const (
 // Manifest says what a backup holds. It lies beside the archive, unencrypted: it holds no secrets and no rows. The archive
 // has its final name only when the manifest has.
 type Manifest struct {
-	FormatVersion int    `json:"formatVersion"`
-	ID            string `json:"id"`
-	Database      string `json:"database"`
+	FormatVersion int `json:"formatVersion"`
+	// Checksum is the SHA-256 of the manifest as it is stored, but for this field, which is then empty.
+	Checksum string `json:"checksum"`
+	ID       string `json:"id"`
+	Database string `json:"database"`
 	// Archive is the name of the object beside the manifest: pg_dump's custom format, compressed, encrypted.
 	Archive     string `json:"archive"`
 	Compression string `json:"compression"`
@@ -98,6 +102,34 @@ func (m Manifest) Complete() error {
 	return nil
 }
 
+// Encode writes a manifest as it is stored, with its checksum.
+func (m Manifest) Encode() ([]byte, error) {
+	m.Checksum = ""
+	content, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("write the manifest: %w", err)
+	}
+	content = append(content, '\n')
+	return bytes.Replace(content, checksumField(""), checksumField(hashOf(content)), 1), nil
+}
+
+// decodeManifest reads what Encode has written. It returns ErrDamaged when that is not whole, or when a bit of it has changed.
+func decodeManifest(content []byte) (Manifest, error) {
+	var m Manifest
+	if err := json.Unmarshal(content, &m); err != nil {
+		return Manifest{}, fmt.Errorf("%w: its manifest cannot be read: %w", ErrDamaged, err)
+	}
+	if err := m.Complete(); err != nil {
+		return Manifest{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if hashOf(bytes.Replace(content, checksumField(m.Checksum), checksumField(""), 1)) != m.Checksum {
+		return Manifest{}, fmt.Errorf("%w: its manifest is not what was written", ErrDamaged)
+	}
+	return m, nil
+}
+
+func checksumField(sum string) []byte { return fmt.Appendf(nil, `"checksum": "%s"`, sum) }
+
 // Table is one table and its rows.
 type Table struct {
 	Schema string `json:"schema"`
@@ -120,7 +152,7 @@ type Sequence struct {
 	// Called is whether Value was given out already; UntilCalled likewise.
 	Called      bool `json:"called"`
 	UntilCalled bool `json:"untilCalled"`
-	// Cycles says that Until may be below Value after Value was passed.
+	// Cycles says that Until may be below Value after Value was passed, or be Value again: where it stands says nothing.
 	Cycles bool `json:"cycles,omitempty"`
 }
 

@@ -220,7 +220,7 @@ func TestARestoreThatCannotBeIsRefusedBeforeAnythingIsTouched(t *testing.T) {
 		changed := manifest
 		if test.change != nil {
 			test.change(&changed)
-			raw, err := json.Marshal(changed)
+			raw, err := changed.Encode()
 			must(t, err)
 			must(t, os.WriteFile(manifestFile, raw, 0o600))
 		}
