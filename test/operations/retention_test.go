@@ -61,12 +61,11 @@ func (p *platform) aged(n int) []string {
 			case strings.HasPrefix(suffix, "proof"):
 				continue
 			case suffix == "manifest.json":
-				var manifest map[string]any
-				must(p.t, json.Unmarshal(content, &manifest))
-				manifest["id"], manifest["startedAt"], manifest["endedAt"] = ids[i], at, at.Add(time.Minute)
-				content, err = json.Marshal(manifest)
+				var manifest engine.Manifest
+				must(p.t, json.Unmarshal([]byte(strings.ReplaceAll(string(content), base, old)), &manifest))
+				manifest.ID, manifest.StartedAt, manifest.EndedAt = ids[i], at, at.Add(time.Minute)
+				content, err = manifest.Encode()
 				must(p.t, err)
-				content = []byte(strings.ReplaceAll(string(content), base, old))
 			case strings.HasPrefix(suffix, "dump"):
 				archive = p.source.Database + "/" + old + "." + suffix
 			}
