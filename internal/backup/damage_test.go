@@ -24,7 +24,7 @@ import (
 	"github.com/school-sms/sms/internal/storage"
 )
 
-// damages says how many bits are flipped; there is a quarter as many cuts of each kind. Unset: 16.
+// damages says how many bits are flipped; there is a quarter as many cuts of each kind. Unset: 8.
 const damages = "SMS_BACKUP_DAMAGES"
 
 const damagedStudents = 400
@@ -321,7 +321,7 @@ func TestDamagesAreFoundAndNeverVerified(t *testing.T) {
 	if found, verified, err := p.verify(t.Context(), filepath.Join(t.TempDir(), "whole"), whole, "d000000000"); !verified || found != nil || err != nil {
 		t.Fatalf("what is whole is not verified: %v, %v", found, err)
 	}
-	all := p.damages(t, numberOf(t, damages, 16))
+	all := p.damages(t, numberOf(t, damages, 8))
 	results := make([]string, len(all))
 	root := t.TempDir()
 	var work errgroup.Group
