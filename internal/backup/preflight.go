@@ -34,6 +34,9 @@ func (t Tools) ReadyToSave(ctx context.Context, store storage.Store, source Sour
 // Readable reads all of a database as a backup would, and keeps nothing. Its error is why no backup can be made.
 func (t Tools) Readable(ctx context.Context, source Source, meter *Meter) error {
 	_, err := t.dump(ctx, source, Keys{}, io.Discard, meter)
+	if errors.Is(err, ErrAltered) { // it could be read, and a backup begun anew
+		return nil
+	}
 	return err
 }
 

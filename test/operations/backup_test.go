@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -131,6 +132,49 @@ func TestOneBackupOfADatabaseAtATime(t *testing.T) {
 	p.verified(first)
 	if code, body := p.call(identity.Operator, http.MethodPost, backups, map[string]string{"database": "moon"}, nil); code != 422 || !strings.Contains(body, p.source.Database) {
 		t.Errorf("unknown database: %d %s", code, body)
+	}
+}
+
+// TestOneOfManySimultaneousStartsRuns starts backups of one database at the same moment: one runs, the others are told which.
+func TestOneOfManySimultaneousStartsRuns(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t, 10)
+	release := hold(t, p.source.Database)
+	defer release()
+	const starts = 10
+	var mu sync.Mutex
+	var accepted []ops.Operation
+	var refused []string
+	var ready, all sync.WaitGroup
+	ready.Add(starts)
+	for range starts {
+		all.Go(func() {
+			ready.Done()
+			ready.Wait()
+			var o ops.Operation
+			code, body := p.call(identity.Operator, http.MethodPost, backups, map[string]string{"database": p.source.Database}, &o)
+			mu.Lock()
+			defer mu.Unlock()
+			switch code {
+			case http.StatusAccepted:
+				accepted = append(accepted, o)
+			case http.StatusConflict:
+				refused = append(refused, body)
+			default:
+				t.Errorf("%d %s", code, body)
+			}
+		})
+	}
+	all.Wait()
+	if len(accepted) != 1 || len(refused) != starts-1 {
+		t.Fatalf("%d accepted, %d refused: %v", len(accepted), len(refused), refused)
+	}
+	dumping(t, p.source.Database)
+	release()
+	p.verified(accepted[0])
+	var page ops.Page
+	if code, body := p.call(identity.Viewer, http.MethodGet, backups, nil, &page); code != http.StatusOK || page.TotalElements != 1 {
+		t.Errorf("list: %d %s", code, body)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -224,11 +225,19 @@ func TestARestoreThatCannotBeIsRefusedBeforeAnythingIsTouched(t *testing.T) {
 			must(t, err)
 			must(t, os.WriteFile(manifestFile, raw, 0o600))
 		}
+		into := restoreBody{"backup": made.ID, "into": p.source.Database + "_new"}
 		body := p.inPlace(made.ID)
-		for key, value := range test.body {
-			body[key] = value
+		maps.Copy(into, test.body)
+		maps.Copy(body, test.body)
+		fresh := p.until(restores+"/"+p.restore(into).ID, ended)
+		if there := backuptest.Number(t, "select count(*) from pg_database where starts_with(datname, $1)", p.source.Database); fresh.State != operation.Failed || there != 1 {
+			t.Errorf("%s, into a new database: %s: %s, %d databases", test.name, fresh.State, fresh.Summary, there)
 		}
+		contains(t, fresh.Summary, test.says)
 		o := p.until(restores+"/"+p.restore(body).ID, ended)
+		if archives := p.archives(); len(archives) != 1 {
+			t.Errorf("%s: a safety backup was made: %v", test.name, archives)
+		}
 		must(t, os.WriteFile(manifestFile, original, 0o600))
 		must(t, os.WriteFile(archive, sealed, 0o600))
 		contains(t, o.Summary, test.says)
