@@ -45,7 +45,7 @@ bench: build ## measure, and print the figures that bench/ holds
 soak: build ## restart every service 20 times under load, and kill -9 20 times: docs/evidence/restarts.txt
 	@SMS_E2E_RESTARTS=20 go test -count=1 -timeout 30m -v -run TestRestartsLoseNothing ./test/e2e
 
-soak-backups: ## damage backups in every way, make 100 while others write, kill -9 what makes them: docs/evidence/backup-*.txt
+soak-backups: build ## damage backups in every way, make 100 while others write, kill -9 what makes them: docs/evidence/backup-*.txt
 	@SMS_BACKUP_DAMAGES=200 SMS_BACKUP_WRITER_RUNS=100 go test -count=1 -timeout 60m -parallel 1 -v \
 	    -run 'TestDamagesAreFoundAndNeverVerified|TestConcurrentWritersCauseNoFalseFailure' ./internal/backup
 	@SMS_BACKUP_KILLS=20 go test -count=1 -timeout 60m -parallel 5 -v -run TestBackupsSurviveKills ./test/operations

@@ -221,11 +221,7 @@ func (k *killing) nothingLeft() {
 func (k *killing) round(percent int, end func(*killing) func()) (at int, gone time.Duration, struck bool) {
 	k.t.Helper()
 	before := storagetest.Names(k.t, k.store, "")
-	var o ops.Operation
-	eventually(k.t, func() bool { // not in the second in which the one before began, which has the workflow's id
-		code, _ := k.call(identity.Operator, http.MethodPost, backups, map[string]string{"database": k.source.Database}, &o)
-		return code == http.StatusAccepted
-	}, func() string { return "no backup begins" })
+	o := k.start()
 	at, running := k.moment(o, percent)
 	if !running {
 		k.made(o)

@@ -236,7 +236,7 @@ func TestNoSecretIsInSight(t *testing.T) {
 	release()
 	ran(backups, made, backup.StateVerified)
 	restored := p.restore(restoreBody{"backup": made.ID, "into": p.source.Database + "_new"})
-	release = p.holdRestore(restored)
+	_, release = p.holdRestore(restored, "pg_class", "select true")
 	look()
 	release()
 	ran(restores, restored, operation.Succeeded)
