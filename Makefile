@@ -28,7 +28,7 @@ build: deps ## build every program into bin/
 test: build ## run every test: unit, PostgreSQL, Temporal, replay, and end to end on `sms up`
 	@deploy/debian/install test && test/clients/install
 	@start=$$(date +%s); \
-	go test -trimpath ./... && (cd cmd/temporal-server && go test -trimpath ./...) && \
+	go test -trimpath -timeout 20m ./... && (cd cmd/temporal-server && go test -trimpath ./...) && \
 	echo "make test took $$(( $$(date +%s) - start )) s"
 
 lint: ## gofmt, go vet, staticcheck, workflowcheck, and the floors of the house
