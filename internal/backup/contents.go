@@ -24,10 +24,9 @@ const oldestServer = 14
 
 // read fills in all that a database holds but its sequences, as of the snapshot of tx. It waits for tables that somebody alters.
 func (c *Contents) read(ctx context.Context, tx pgx.Tx, meter *Meter) (err error) {
-	if c.Tables, err = listTables(ctx, tx); err != nil {
+	if c.Tables, err = listTables(ctx, tx, meter); err != nil { // before what waits for tables that are locked
 		return err
 	}
-	meter.AllTables.Store(int64(len(c.Tables))) // before what waits for tables that are locked
 	if err := c.readDefinitions(ctx, tx); err != nil {
 		return err
 	}
@@ -36,10 +35,9 @@ func (c *Contents) read(ctx context.Context, tx pgx.Tx, meter *Meter) (err error
 
 // readTables fills in the tables, readDefinitions the rest but the sequences.
 func (c *Contents) readTables(ctx context.Context, tx pgx.Tx, meter *Meter) (err error) {
-	if c.Tables, err = listTables(ctx, tx); err != nil {
+	if c.Tables, err = listTables(ctx, tx, meter); err != nil {
 		return err
 	}
-	meter.AllTables.Store(int64(len(c.Tables)))
 	return hashTables(ctx, tx, c.Tables, meter)
 }
 
@@ -80,9 +78,9 @@ select e.extname, n.nspname, e.extversion
   join pg_catalog.pg_namespace n on n.oid = e.extnamespace
  order by e.extname`
 
-// listTables names the tables whose rows pg_dump writes: no view, no partitioned parent, nothing of the system or of an
+// listTables names, and tells the meter the number of, the tables whose rows pg_dump writes: no view, no partitioned parent, nothing of the system or of an
 // extension.
-func listTables(ctx context.Context, tx pgx.Tx) ([]Table, error) {
+func listTables(ctx context.Context, tx pgx.Tx, meter *Meter) ([]Table, error) {
 	const query = `
 select n.nspname, c.relname
   from pg_catalog.pg_class c
@@ -101,6 +99,7 @@ select n.nspname, c.relname
 	if err != nil {
 		return nil, fmt.Errorf("list tables: %w", err)
 	}
+	meter.AllTables.Store(int64(len(tables)))
 	return tables, nil
 }
 
