@@ -81,6 +81,9 @@ var tricks = []string{"//", ";", `\`, "%2e", "%2f", "%5c", "%3b", "%25", "%00"}
 
 // tricky reports whether a path, as it was sent, holds a trick.
 func tricky(escaped string) bool {
+	if isUsual(escaped) {
+		return false
+	}
 	escaped = strings.ToLower(escaped)
 	for _, trick := range tricks {
 		if strings.Contains(escaped, trick) {
@@ -93,4 +96,21 @@ func tricky(escaped string) bool {
 		}
 	}
 	return false
+}
+
+// isUsual reports whether a path is one of those that nearly all are: of segments that begin with a letter or digit and go on with
+// these, hyphens and underscores. No trick can be in it.
+func isUsual(escaped string) bool {
+	begins := false
+	for i := range len(escaped) {
+		switch c := escaped[i]; {
+		case c == '/' && !begins:
+			begins = true
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', (c == '-' || c == '_') && !begins:
+			begins = false
+		default:
+			return false
+		}
+	}
+	return true
 }

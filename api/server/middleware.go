@@ -2,12 +2,13 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -39,10 +40,35 @@ func validRequestID(id string) bool {
 	return id != "" && len(id) <= longest
 }
 
+// newRequestID is 26 letters and digits that nobody has had before. They need not be hard to guess, so that no system call is made.
+func newRequestID() string {
+	const alphabet, half = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 13 // 64 bits are 13 digits of 32
+	var id [2 * half]byte
+	var number uint64
+	for i := range id {
+		if i%half == 0 {
+			number = rand.Uint64()
+		}
+		id[i], number = alphabet[number%32], number/32
+	}
+	return string(id[:])
+}
+
 type requestKey struct{}
 
 // request is what a handler's context knows of the request.
-type request struct{ id, path string }
+type request struct {
+	id  string
+	url *url.URL
+}
+
+// path is as the caller wrote it.
+func (r request) path() string {
+	if r.url == nil {
+		return ""
+	}
+	return r.url.EscapedPath()
+}
 
 func requestFrom(ctx context.Context) request {
 	r, _ := ctx.Value(requestKey{}).(request)
@@ -69,8 +95,8 @@ func (s *Server) observe() gin.HandlerFunc {
 		start := time.Now()
 		id := c.GetHeader(requestIDHeader)
 		if !validRequestID(id) {
-			id = rand.Text()
-			c.Request.Header.Set(requestIDHeader, id)
+			id = newRequestID()
+			c.Request.Header[requestIDHeader] = []string{id}
 		}
 		trace := traceOf(c.Request.Header)
 		answer := c.Writer.Header()
@@ -82,7 +108,7 @@ func (s *Server) observe() gin.HandlerFunc {
 			}
 			answer[RouteHeader] = told.([]string)
 		}
-		c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), requestKey{}, request{id, c.Request.URL.EscapedPath()}))
+		c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), requestKey{}, request{id, c.Request.URL}))
 		c.Next()
 
 		took, route, status := time.Since(start), c.FullPath(), c.Writer.Status()
@@ -175,7 +201,7 @@ func (s *Server) recover() gin.HandlerFunc {
 			}
 			request := requestFrom(c.Request.Context())
 			s.log.Error("a handler panicked", "error", fmt.Sprint(cause), "error.stack_trace", string(debug.Stack()),
-				"http.request.id", request.id, "url.path", request.path)
+				"http.request.id", request.id, "url.path", request.path())
 			if c.Writer.Written() {
 				panic(http.ErrAbortHandler) // the caller must not take half an answer for a whole one
 			}

@@ -319,7 +319,7 @@ var schemaCodes = []struct{ message, code string }{
 // fill adds what only the request knows, and logs what the caller is not told.
 func fill(ctx context.Context, p *Problem) *Problem {
 	filled, request := *p, requestFrom(ctx)
-	filled.Instance, filled.RequestID = request.path, request.id
+	filled.Instance, filled.RequestID = request.path(), request.id
 	if p.Status >= http.StatusInternalServerError && p.cause != nil {
 		level := slog.LevelError
 		if errors.Is(p.cause, context.Canceled) { // the caller has gone
