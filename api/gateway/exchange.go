@@ -77,9 +77,10 @@ type connection struct {
 	since   time.Time // kept and unused
 	// deadline is when the connection gives up, as allow has set it.
 	deadline time.Time
-	// ctx is the present request's, and forget ends the watching of it.
+	// ctx is the present request's, and forget ends the watching of it. giveUp makes whatever waits end now.
 	ctx    context.Context
 	forget func() bool
+	giveUp func()
 }
 
 // past is a moment at which whatever waits gives up.
@@ -102,6 +103,7 @@ func (c *connection) allow(d time.Duration) error {
 
 func (x *exchange) connection(raw net.Conn, address string) *connection {
 	c := &connection{Conn: raw, of: x, address: address, in: bufio.NewReader(raw), out: bufio.NewWriter(raw)}
+	c.giveUp = func() { _ = raw.SetDeadline(past) }
 	c.raw, _ = raw.(syscall.Conn).SyscallConn() // has no error for an open connection
 	return c
 }
@@ -110,7 +112,7 @@ func (x *exchange) connection(raw net.Conn, address string) *connection {
 func (c *connection) roundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	c.ctx = ctx
-	c.forget = context.AfterFunc(ctx, func() { _ = c.SetDeadline(past) })
+	c.forget = context.AfterFunc(ctx, c.giveUp)
 	res, err := c.head(req)
 	if err != nil {
 		c.forget()
@@ -142,6 +144,9 @@ func (c *connection) head(req *http.Request) (*http.Response, error) {
 	if _, err := c.in.Peek(1); err != nil { // as it is, so that others see a timeout or a reset in it
 		return nil, err
 	}
+	if res := readHead(c.in, req); res != nil {
+		return c.begun(res)
+	}
 	for range maxInterim + 1 {
 		res, err := http.ReadResponse(c.in, req)
 		if err != nil {
@@ -150,12 +155,17 @@ func (c *connection) head(req *http.Request) (*http.Response, error) {
 		if res.StatusCode < http.StatusOK {
 			continue
 		}
-		if res.ContentLength >= 0 && res.ContentLength <= int64(c.in.Buffered()) {
-			return res, nil // all of it is here
-		}
-		return res, c.allow(c.of.cfg.ExchangeIdleTimeout)
+		return c.begun(res)
 	}
 	return nil, errors.New("the instance sends no final answer")
+}
+
+// begun gives the rest of an answer its time.
+func (c *connection) begun(res *http.Response) (*http.Response, error) {
+	if res.ContentLength >= 0 && res.ContentLength <= int64(c.in.Buffered()) {
+		return res, nil // all of it is here
+	}
+	return res, c.allow(c.of.cfg.ExchangeIdleTimeout)
 }
 
 // write puts the request into the buffer. Its path, names and values have been read by net/http, which lets nothing pass that
@@ -214,6 +224,23 @@ func (b *answerBody) Close() error {
 		b.end(false)
 	}
 	return nil
+}
+
+// whole is the body when all of it has come already and nothing of it has been read, and else nil. It is good until finish.
+func (b *answerBody) whole() []byte {
+	sized, ok := b.ReadCloser.(*sizedBody)
+	if !ok || sized.left > int64(b.in.Buffered()) {
+		return nil
+	}
+	come, _ := b.in.Peek(int(sized.left)) // has no error for what is there
+	return come
+}
+
+// finish ends the exchange after the whole body.
+func (b *answerBody) finish(whole []byte) {
+	_, _ = b.in.Discard(len(whole))
+	b.ended = true
+	b.end(b.keep)
 }
 
 // kept returns an unused connection that the instance has not closed, or nil.

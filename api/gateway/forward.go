@@ -50,9 +50,15 @@ func clean(r *http.Request) {
 
 var forwardedProto = []string{"http"} // TLS ends before the gateway
 
-// hops are the headers that belong to one connection (RFC 9110, section 7.6.1).
-var hops = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
-	"Transfer-Encoding", "Upgrade"}
+// isHop reports whether a header belongs to one connection (RFC 9110, section 7.6.1).
+func isHop(name string) bool {
+	switch name {
+	case "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
+		"Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
+}
 
 // dropHops takes them off, and those that Connection names, but for what a caller must not be able to strip.
 func dropHops(h http.Header) {
@@ -63,8 +69,10 @@ func dropHops(h http.Header) {
 			}
 		}
 	}
-	for _, name := range hops {
-		delete(h, name)
+	for name := range h { // has few names: to look at each costs less than to look each of the others up
+		if isHop(name) {
+			delete(h, name)
+		}
 	}
 }
 
@@ -81,6 +89,13 @@ func copyHeader(to, from http.Header) {
 // copyBody passes an answer's body through as it comes. What the instance breaks off is broken off for the caller too, who
 // must not take it for whole.
 func (g *Gateway) copyBody(c *gin.Context, res *http.Response) {
+	if body, ours := res.Body.(*answerBody); ours {
+		if whole := body.whole(); whole != nil {
+			_, _ = c.Writer.Write(whole) // fails when the caller has gone
+			body.finish(whole)
+			return
+		}
+	}
 	buffer := g.proxy.BufferPool.Get()
 	defer g.proxy.BufferPool.Put(buffer)
 	streams := res.ContentLength < 0

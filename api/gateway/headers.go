@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -36,41 +37,49 @@ func (s safety) put(h http.Header) {
 	}
 }
 
-// ours are the headers that only the gateway sets: what an instance says under the same names would stand there twice.
-var ours = []string{"X-Content-Type-Options", "Referrer-Policy", "Content-Security-Policy", "Cross-Origin-Resource-Policy",
-	"Strict-Transport-Security", "Ratelimit", "Ratelimit-Policy", "Access-Control-Allow-Origin", "Access-Control-Allow-Credentials",
-	"Access-Control-Expose-Headers", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Access-Control-Max-Age"}
+// isOurs reports whether only the gateway sets a header: what an instance says under the same name would stand there twice.
+func isOurs(name string) bool {
+	switch name {
+	case "X-Content-Type-Options", "Referrer-Policy", "Content-Security-Policy", "Cross-Origin-Resource-Policy",
+		"Strict-Transport-Security", "Ratelimit", "Ratelimit-Policy", "Access-Control-Allow-Origin", "Access-Control-Allow-Credentials",
+		"Access-Control-Expose-Headers", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Access-Control-Max-Age":
+		return true
+	}
+	return false
+}
 
 // dropOurs takes them off an instance's answer.
 func dropOurs(h http.Header) {
-	for _, name := range ours {
-		delete(h, name)
+	for name := range h {
+		if isOurs(name) {
+			delete(h, name)
+		}
 	}
 }
 
-// believed are headers that somebody would believe if they came from outside, besides those that begin like one of
-// believedPrefixes.
-var believed = []string{"Forwarded", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "X-Original-Url", "X-Original-Uri",
-	"X-Rewrite-Url", "X-Http-Method-Override", "X-Method-Override", "X-Sms-Release"}
+// isBelieved reports whether somebody would believe a header if it came from outside.
+func isBelieved(name string) bool {
+	switch name {
+	case "Forwarded", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "X-Original-Url", "X-Original-Uri",
+		"X-Rewrite-Url", "X-Http-Method-Override", "X-Method-Override", "X-Sms-Release":
+		return true
+	}
+	return slices.ContainsFunc(believedPrefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+}
 
 var believedPrefixes = []string{"X-Forwarded-", "X-User-", "X-Auth-", "X-Remote-"}
 
 // dropForged takes off a request what a caller could forge, under the names that straighten has left.
 func dropForged(h http.Header) {
 	for name := range h {
-		for _, prefix := range believedPrefixes {
-			if strings.HasPrefix(name, prefix) {
-				delete(h, name)
-			}
+		if isBelieved(name) {
+			delete(h, name)
 		}
-	}
-	for _, name := range believed {
-		delete(h, name)
 	}
 }
 
-// plain reports whether a name is one that all servers read alike. net/http has brought it into its usual case.
-func plain(name string) bool {
+// usual reports whether a name is one that all servers read alike. net/http has brought it into its usual case.
+func usual(name string) bool {
 	for i := range len(name) {
 		switch c := name[i]; {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-':

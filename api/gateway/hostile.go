@@ -22,7 +22,7 @@ func straighten(next http.Handler) http.Handler {
 			w.Header().Set("Connection", "close")
 		}
 		for name := range r.Header {
-			if !plain(name) { // X_User_ID is X-User-ID to whoever makes variables of headers
+			if !usual(name) { // X_User_ID is X-User-ID to whoever makes variables of headers
 				delete(r.Header, name)
 			}
 		}

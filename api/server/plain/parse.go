@@ -49,14 +49,18 @@ func (c *conn) request(in []byte) (*http.Request, verdict) {
 func (c *conn) read(lines string) *http.Request {
 	line, fields, _ := strings.Cut(lines, "\r\n")
 	target, ok := strings.CutSuffix(line[len(method):], " HTTP/1.1")
-	if !ok || !printable(target, '!') {
+	if !ok || !within(target, '!') {
 		return nil
 	}
 	address, err := url.ParseRequestURI(target)
 	if err != nil {
 		return nil
 	}
-	header, host, ok := readFields(fields)
+	header, ok := Fields(fields)
+	if !ok || header["Content-Length"] != nil {
+		return nil
+	}
+	host, ok := host(header)
 	if !ok {
 		return nil
 	}
@@ -94,37 +98,32 @@ func inLines(in []byte) bool {
 	return true
 }
 
-// readFields reads the lines of the header, all of which end with ␍␊.
-func readFields(lines string) (header http.Header, host string, ok bool) {
+// Fields reads the lines of a header, all of which end with ␍␊. False: they are not plain, or say something about the framing, an
+// upgrade or the connection, but for Content-Length. The keys are as net/http spells them.
+func Fields(lines string) (header http.Header, ok bool) {
 	n := strings.Count(lines, "\n")
 	header, values := make(http.Header, n), make([]string, n)
 	for {
 		line, rest, more := strings.Cut(lines, "\r\n")
 		if !more {
-			return header, host, true
+			return header, true
 		}
 		lines = rest
 		name, value, found := strings.Cut(line, ":")
 		if !found || !isName(name) {
-			return nil, "", false
+			return nil, false
 		}
 		value = strings.TrimPrefix(value, " ")
-		if !printable(value, ' ') || strings.HasPrefix(value, " ") || strings.HasSuffix(value, " ") {
-			return nil, "", false
+		if !Printable(value) || strings.HasPrefix(value, " ") || strings.HasSuffix(value, " ") {
+			return nil, false
 		}
 		switch name = textproto.CanonicalMIMEHeaderKey(name); name {
-		case "Host":
-			if host != "" || !isHost(value) {
-				return nil, "", false
-			}
-			host = value
-			continue
 		case "Connection":
 			if !strings.EqualFold(value, "keep-alive") {
-				return nil, "", false
+				return nil, false
 			}
-		case "Content-Length", "Transfer-Encoding", "Te", "Trailer", "Upgrade", "Expect", "Keep-Alive", "Proxy-Connection", "Pragma":
-			return nil, "", false
+		case "Transfer-Encoding", "Te", "Trailer", "Upgrade", "Expect", "Keep-Alive", "Proxy-Connection", "Pragma":
+			return nil, false
 		}
 		if said := header[name]; said != nil {
 			header[name] = append(said, value)
@@ -135,8 +134,21 @@ func readFields(lines string) (header http.Header, host string, ok bool) {
 	}
 }
 
-// printable reports whether text is of ASCII from lowest to ~.
-func printable(text string, lowest byte) bool {
+// host takes the one that a request must have, and may have while it is read, out of its header.
+func host(header http.Header) (host string, ok bool) {
+	said := header["Host"]
+	if len(said) == 0 {
+		return "", true
+	}
+	delete(header, "Host")
+	return said[0], len(said) == 1 && isHost(said[0])
+}
+
+// Printable reports whether text is of printable ASCII and spaces.
+func Printable(text string) bool { return within(text, ' ') }
+
+// within reports whether text is of ASCII from lowest to ~.
+func within(text string, lowest byte) bool {
 	for i := range len(text) {
 		if c := text[i]; c < lowest || c > '~' {
 			return false
