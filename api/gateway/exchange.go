@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/school-sms/sms/api/server/plain"
 )
 
 // exchange sends requests without a body, which are nearly all, from the goroutine that serves the caller: http.Transport hands
@@ -112,7 +114,7 @@ func (x *exchange) connection(raw net.Conn, address string) *connection {
 func (c *connection) roundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	c.ctx = ctx
-	c.forget = context.AfterFunc(ctx, c.giveUp)
+	c.forget = plain.AfterHangUp(ctx, c.giveUp)
 	res, err := c.head(req)
 	if err != nil {
 		c.forget()

@@ -28,8 +28,13 @@ type answer struct {
 	err                           error
 }
 
+// reset begins the next answer. Its header is the last one's, which as in net/http is no handler's after it has returned.
 func (a *answer) reset() {
-	*a = answer{conn: a.conn, header: make(http.Header, 16), out: a.out[:0], body: a.body[:0], length: -1}
+	if a.header == nil {
+		a.header = make(http.Header, 16)
+	}
+	clear(a.header)
+	*a = answer{conn: a.conn, header: a.header, out: a.out[:0], body: a.body[:0], length: -1}
 }
 
 // Header implements http.ResponseWriter.

@@ -28,8 +28,9 @@ const (
 type conn struct {
 	net.Conn
 	front  *Front
-	ctx    context.Context // of every request on it
-	gone   context.CancelFunc
+	ctx    context.Context    // of every request on it
+	end    context.CancelFunc // ends ctx
+	hangUp *hangUp
 	remote string
 	in     []byte
 	state  atomic.Int32
@@ -38,12 +39,20 @@ type conn struct {
 }
 
 func newConn(raw net.Conn, f *Front) *conn {
-	c := &conn{Conn: raw, front: f, remote: raw.RemoteAddr().String(), in: make([]byte, maxHead)}
+	c := &conn{Conn: raw, front: f, remote: raw.RemoteAddr().String(), in: make([]byte, maxHead), hangUp: newHangUp()}
 	c.answer.conn = c
 	ctx := context.WithValue(context.Background(), http.ServerContextKey, f.cfg.Server)
-	c.ctx, c.gone = context.WithCancel(context.WithValue(ctx, http.LocalAddrContextKey, raw.LocalAddr()))
+	ctx = context.WithValue(ctx, hangUpKey{}, c.hangUp)
+	c.ctx, c.end = context.WithCancel(context.WithValue(ctx, http.LocalAddrContextKey, raw.LocalAddr()))
+	c.hangUp.ended = c.ctx.Done()
 	c.since.Store(time.Now().UnixNano())
 	return c
+}
+
+// gone tells who works for the caller that it has gone.
+func (c *conn) gone() {
+	c.end()
+	c.hangUp.tell()
 }
 
 // become changes the state, unless the connection was ended meanwhile.
