@@ -77,6 +77,9 @@ type connection struct {
 	in      *bufio.Reader
 	out     *bufio.Writer
 	since   time.Time // kept and unused
+	// peek looks whether the connection is silent and open, and says so in silent.
+	peek   func(fd uintptr)
+	silent bool
 	// deadline is when the connection gives up, as allow has set it.
 	deadline time.Time
 	// ctx is the present request's, and forget ends the watching of it. giveUp makes whatever waits end now.
@@ -105,6 +108,11 @@ func (c *connection) allow(d time.Duration) error {
 
 func (x *exchange) connection(raw net.Conn, address string) *connection {
 	c := &connection{Conn: raw, of: x, address: address, in: bufio.NewReader(raw), out: bufio.NewWriter(raw)}
+	c.peek = func(fd uintptr) {
+		var one [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		c.silent = n <= 0 && err == syscall.EAGAIN
+	}
 	c.giveUp = func() { _ = raw.SetDeadline(past) }
 	c.raw, _ = raw.(syscall.Conn).SyscallConn() // has no error for an open connection
 	return c
@@ -266,13 +274,7 @@ func (x *exchange) kept(address string) *connection {
 
 // open reports whether the other side neither has closed the connection nor said anything unasked.
 func (c *connection) open() bool {
-	var n int
-	var err error
-	failed := c.raw.Control(func(fd uintptr) {
-		var one [1]byte
-		n, _, err = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	})
-	return failed == nil && n <= 0 && errors.Is(err, syscall.EAGAIN)
+	return c.raw.Control(c.peek) == nil && c.silent
 }
 
 func (x *exchange) keep(c *connection) {

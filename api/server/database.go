@@ -15,6 +15,9 @@ import (
 // read that sends it back is answered from a place where it can be seen.
 const positionHeader = "X-SMS-Position"
 
+// positionKey is it as net/http spells it, which saves it the work.
+var positionKey = http.CanonicalHeaderKey(positionHeader)
+
 // UseDatabase makes a database part of the service: of its health, its metrics and, when there is a replica, of the way in
 // which requests are answered. Call it before the server starts.
 func (s *Server) UseDatabase(db *postgres.DB) {
@@ -33,7 +36,7 @@ func (s *Server) place() gin.HandlerFunc {
 	return func(c *gin.Context) {
 		ctx := c.Request.Context()
 		var after postgres.Position
-		if sent := c.GetHeader(positionHeader); sent != "" {
+		if sent := c.GetHeader(positionKey); sent != "" {
 			var err error
 			if after, err = postgres.ParsePosition(sent); err != nil {
 				ctx = context.WithValue(ctx, unknownKey{}, []Fault{{Field: positionHeader, Code: "wrong-format",

@@ -127,14 +127,17 @@ func (s *Server) observe() gin.HandlerFunc {
 		}
 		if handler := s.log.Handler(); handler.Enabled(c.Request.Context(), level) {
 			line := slog.NewRecord(start.Add(took), level, "request", 0) // slog.Logger would look for the caller's line
-			line.AddAttrs(slog.String("http.request.method", c.Request.Method), slog.String("url.path", c.Request.URL.Path),
+			attrs := []slog.Attr{slog.String("http.request.method", c.Request.Method), slog.String("url.path", c.Request.URL.Path),
 				slog.Int("http.response.status_code", status), slog.Int64("event.duration", took.Nanoseconds()),
 				slog.String("http.request.id", id), slog.String("trace.id", trace),
 				slog.String("user.name", identity.FromContext(c.Request.Context()).User), slog.String("client.address", host(c.Request.RemoteAddr)),
-				slog.String("user_agent.original", shortened(c.Request.UserAgent())), slog.Int("http.response.body.bytes", max(c.Writer.Size(), 0)))
+				slog.String("user_agent.original", shortened(c.Request.UserAgent())), slog.Int("http.response.body.bytes", max(c.Writer.Size(), 0)), {}}
+			last := len(attrs) - 1
 			if release := answer[ReleaseHeader]; len(release) == 1 { // a gateway says who answered
-				line.AddAttrs(slog.String("labels.release", release[0]))
+				attrs[last], last = slog.String("labels.release", release[0]), last+1
 			}
+			// All at once, or the record would make room twice.
+			line.AddAttrs(attrs[:last]...)
 			_ = handler.Handle(c.Request.Context(), line) // there is nowhere to say that the log fails
 		}
 	}
