@@ -59,7 +59,7 @@ func BackupRegistration(acts *backupacts.Activities) Registration {
 }
 
 // Schedules are those that the platform makes: a backup of every database each night, a smoke test of production each hour.
-func Schedules(cfg Config, backups backup.Config, smoke smoketestacts.Config) ([]schedule.Definition, error) {
+func Schedules(cfg Config, backups backup.Config, smoke smoketestacts.Config, rollouts RolloutConfig) ([]schedule.Definition, error) {
 	nightly, err := schedule.ParseCron(cfg.ScheduleBackup)
 	if err != nil {
 		return nil, err
@@ -85,6 +85,13 @@ func Schedules(cfg Config, backups backup.Config, smoke smoketestacts.Config) ([
 			Input:    smoketestflow.Input{Input: smoketestacts.Input{Environment: discovery.Production}, StartedBy: "schedule " + id},
 			Summary:  "Hourly smoke test of production",
 		})
+	}
+	if rollouts.TargetSocket != "" {
+		janitor, err := janitorSchedule(rollouts, cfg.ScheduleTimezone)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, janitor)
 	}
 	return all, nil
 }

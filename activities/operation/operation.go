@@ -30,6 +30,9 @@ type Activities struct {
 // BeginOperation records a new operation and takes its lock. A holder whose workflow no longer runs is recorded as
 // failed and replaced. A holder that runs is a HeldType error, which is not retried.
 func (a *Activities) BeginOperation(ctx context.Context, r operation.Record) error {
+	if err := a.Store.AbandonBefore(ctx, r, operation.Lost); err != nil {
+		return err
+	}
 	for {
 		err := a.Store.Begin(ctx, r)
 		held, ok := errors.AsType[*operation.HeldError](err)
@@ -43,8 +46,7 @@ func (a *Activities) BeginOperation(ctx context.Context, r operation.Record) err
 		if running {
 			return refused(held)
 		}
-		why := "Ended without a word: its workflow was terminated or lost."
-		if err := a.Store.Abandon(ctx, held.Holder.ID, why); err != nil {
+		if err := a.Store.Abandon(ctx, held.Holder.ID, operation.Lost); err != nil {
 			return err
 		}
 	}

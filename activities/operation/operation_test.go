@@ -72,3 +72,30 @@ func TestALockIsTakenOverFromTheDeadOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAnEarlierRunHasLeftOpenIsEndedByTheNext(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	pool, err := postgres.Open(ctx, pgtest.New(t, migrations.Ops()), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	store := operation.NewStore(pool)
+	acts := &activities.Activities{Store: store, Liveness: &alive{}}
+	const id = "rollout/production/student-service"
+	for _, r := range []struct{ workflow, run string }{{id, "one"}, {"rollout/staging/student-service", "other"}, {id, "two"}, {id, "two"}} {
+		err := acts.BeginOperation(ctx, operation.Record{ID: operation.ID(r.workflow, r.run), Kind: operation.Rollout, WorkflowID: r.workflow, RunID: r.run,
+			Subject: "student-service", State: operation.Running, StartedAt: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	open, err := store.Open(ctx, operation.Rollout)
+	if err != nil || len(open) != 2 || open[0].RunID != "other" || open[1].RunID != "two" {
+		t.Errorf("still open: %+v, %v", open, err)
+	}
+	if first, err := store.Get(ctx, operation.ID(id, "one"), operation.Rollout); err != nil || first.State != operation.Failed || first.Summary != operation.Lost {
+		t.Errorf("the first: %+v, %v", first, err)
+	}
+}

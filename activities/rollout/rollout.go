@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -26,6 +27,16 @@ const (
 	NotReadyType = "NotReady"
 )
 
+// broken says which rule is.
+func broken(findings []rollout.Finding) error {
+	for _, f := range findings {
+		if f.Verdict == rollout.Broken {
+			return temporal.NewNonRetryableApplicationError(f.Rule+" "+f.Detail, BrokenType, nil)
+		}
+	}
+	return nil
+}
+
 // pollInterval is the pause between two looks at the target.
 const pollInterval = 250 * time.Millisecond
 
@@ -33,6 +44,12 @@ const pollInterval = 250 * time.Millisecond
 type Activities struct {
 	Target  target.Target
 	Traffic *discovery.Client
+	// User is who the registry knows the rollouts as.
+	User string
+	// HTTP reads the gateways' metrics.
+	HTTP       *http.Client
+	Probes     Probes
+	Promotions Promotions
 }
 
 // ImportInput names a release as the operator did.
@@ -137,18 +154,6 @@ func (a *Activities) AwaitGone(ctx context.Context, in AwaitInput) error {
 		}
 		return true, "", nil
 	})
-}
-
-// JudgeRelease fails with NotReadyType when a release that was ready no longer is.
-func (a *Activities) JudgeRelease(ctx context.Context, in AwaitInput) error {
-	observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
-	if err != nil {
-		return err
-	}
-	if why := rollout.Soured(observed, in.Release, in.Replicas); why != "" {
-		return notReady(why)
-	}
-	return nil
 }
 
 // TrafficInput is a split to put in force.

@@ -169,7 +169,7 @@ func (g *Gateway) handle(r route) gin.HandlerFunc {
 		start := time.Now()
 		defer func() {
 			call.end()
-			g.metrics.answered(r, call, c.Request.Method, c.Writer.Status(), time.Since(start))
+			g.metrics.answered(r, call, c.Request, c.Writer.Status(), time.Since(start))
 		}()
 		ctx := context.WithValue(c.Request.Context(), callKey{}, call)
 		if plain := c.Request.ContentLength == 0 && len(c.Request.Header["Upgrade"]) == 0; plain {

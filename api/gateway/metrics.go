@@ -1,11 +1,14 @@
 package gateway
 
 import (
+	"net/http"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/school-sms/sms/internal/rollout"
 )
 
 // metrics count what passes, by service, release, route and status: a rollout compares releases by them.
@@ -34,8 +37,8 @@ func newMetrics() *metrics {
 			Name: "gateway_requests_total", Help: "Requests answered through the gateway.",
 		}, []string{"service", "release", "route", "method", "status"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "gateway_request_duration_seconds", Help: "Time from the request to the end of its answer.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+			Name: "gateway_request_duration_seconds", Help: "Time from the request to the end of its answer, of requests that do not last by their nature.",
+			Buckets: rollout.LatencyBounds[:],
 		}, []string{"service", "release", "route", "method"}),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_retries_total", Help: "Further tries of requests that an instance did not take.",
@@ -44,8 +47,8 @@ func newMetrics() *metrics {
 }
 
 // answered counts a request. Release is empty when no instance took it, and the route is all of the service's when none answered.
-func (m *metrics) answered(r route, c *call, method string, status int, took time.Duration) {
-	l := labels{r.service, "", c.route, method, status}
+func (m *metrics) answered(r route, c *call, req *http.Request, status int, took time.Duration) {
+	l := labels{r.service, "", c.route, req.Method, status}
 	if c.used != nil {
 		l.release = c.used.Release
 	}
@@ -59,7 +62,9 @@ func (m *metrics) answered(r route, c *call, method string, status int, took tim
 	}
 	of := found.(counters)
 	of.requests.Inc()
-	of.duration.Observe(took.Seconds())
+	if !lasting(req) { // how long a caller waits for a change says nothing of the release
+		of.duration.Observe(took.Seconds())
+	}
 }
 
 func (m *metrics) retried(c *call) { m.retries.WithLabelValues(c.fleet.app).Inc() }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"go.temporal.io/api/serviceerror"
@@ -24,20 +25,42 @@ func (s *Service) mountRollouts(srv *server.Server) {
 	s.mountKind(srv, rollouts)
 	server.Register(srv, server.Operation{ID: "start-rollout", Method: http.MethodPost, Path: rollouts.path, Status: http.StatusAccepted,
 		Summary: "Replace the release of a service while it serves", Roles: writers, Errors: []int{http.StatusConflict}}, s.startRollout)
-	server.Register(srv, server.Operation{ID: "abort-rollout", Method: http.MethodPost, Path: rollouts.path + "/{id}/abort",
-		Summary: "End a rollout: traffic goes back to the stable release, the new one is removed", Roles: writers,
-		Errors: []int{http.StatusNotFound, http.StatusConflict}}, s.abortRollout)
+	for _, d := range []struct{ update, summary string }{
+		{flow.AbortUpdate, "End a rollout: traffic goes back to the stable release, the new one is removed"},
+		{flow.PauseUpdate, "Hold the traffic of a rollout where it is; a release that turns bad is put back all the same"},
+		{flow.ResumeUpdate, "Let a paused rollout go on"},
+		{flow.SkipUpdate, "End the present soak of a rollout"},
+		{flow.PromoteUpdate, "Give the new release all traffic without further soaks"},
+	} {
+		server.Register(srv, server.Operation{ID: d.update + "-rollout", Method: http.MethodPost, Path: rollouts.path + "/{id}/" + d.update,
+			Summary: d.summary, Roles: writers, Errors: []int{http.StatusNotFound, http.StatusConflict}},
+			func(ctx context.Context, in *decisionInput) (*operationOutput, error) {
+				return s.decide(ctx, d.update, in)
+			})
+	}
 }
 
 type startRolloutInput struct {
 	Body struct {
 		Environment string `json:"environment" example:"production"`
 		Service     string `json:"service" example:"student-service"`
-		Release     string `json:"release" doc:"What the target runs: the absolute path of an executable on the platform's machine." example:"/srv/releases/student-service"`
+		Release     string `json:"release,omitempty" doc:"What the target runs: the absolute path of an executable on the platform's machine." example:"/srv/releases/student-service"`
+		Rollback    bool   `json:"rollback,omitempty" doc:"Instead of a release: go back at once to the last one that is known to be good."`
 		Weights     []int  `json:"weights,omitempty" nullable:"false" doc:"Percentages of traffic, rising to 100." example:"[10,50,100]"`
 		Soak        string `json:"soak,omitempty" doc:"How long each weight is watched." example:"5s"`
 		ReadyWithin string `json:"readyWithin,omitempty" doc:"How long new instances may take to become ready." example:"60s"`
+		Rules       []rule `json:"rules,omitempty" nullable:"false" doc:"What the release must keep to while it has traffic. Default: at most 1 % errors, 250 ms for 95 of 100 answers and 256 MiB. Empty: only its instances are watched."`
+		MinRequests int    `json:"minRequests,omitempty" doc:"How many requests it must have answered at each weight before it can be called good." example:"50"`
+		SureWithin  string `json:"sureWithin,omitempty" doc:"How long after the soak it may be undecided before everything is put back." example:"5m"`
 	}
+}
+
+// rule is a rollout.Rule as callers write it.
+type rule struct {
+	Metric   string  `json:"metric" enum:"error-rate,latency,memory" doc:"error-rate: the share of answers with a status of 500 or more; latency: a quantile of the time from the request to the end of its answer; memory: what the largest instance holds resident."`
+	Quantile float64 `json:"quantile,omitempty" doc:"Of a latency, from 0.5 to below 1. Default: 0.95." example:"0.95"`
+	Max      float64 `json:"max" doc:"A share (0.01 is 1 %), a time in seconds, or bytes. The rule is broken by what is worse than this, and worse than ratio × the stable release in the same time." example:"0.01"`
+	Ratio    float64 `json:"ratio,omitempty" doc:"From 1 to 100. Default: 1.5." example:"1.5"`
 }
 
 func (s *Service) startRollout(ctx context.Context, in *startRolloutInput) (*startedOutput, error) {
@@ -46,8 +69,15 @@ func (s *Service) startRollout(ctx context.Context, in *startRolloutInput) (*sta
 	}
 	caller := identity.FromContext(ctx)
 	asked := rollout.Request{Environment: in.Body.Environment, Service: in.Body.Service, Release: in.Body.Release,
-		Weights: in.Body.Weights, RequestedBy: caller.User}
-	faults := append(readDuration("soak", in.Body.Soak, &asked.Soak), readDuration("readyWithin", in.Body.ReadyWithin, &asked.ReadyWithin)...)
+		Weights: in.Body.Weights, RequestedBy: caller.User, Minimum: in.Body.MinRequests, Rollback: in.Body.Rollback}
+	if in.Body.Rules != nil {
+		asked.Rules = make([]rollout.Rule, len(in.Body.Rules))
+		for i, r := range in.Body.Rules {
+			asked.Rules[i] = rollout.Rule(r)
+		}
+	}
+	faults := slices.Concat(readDuration("soak", in.Body.Soak, &asked.Soak), readDuration("readyWithin", in.Body.ReadyWithin, &asked.ReadyWithin),
+		readDuration("sureWithin", in.Body.SureWithin, &asked.SureWithin))
 	asked = asked.WithDefaults()
 	for _, f := range asked.Faults() {
 		faults = append(faults, server.Fault{Field: f.Field, Code: "invalid", Detail: f.Detail})
@@ -74,14 +104,15 @@ func readDuration(field, text string, into *time.Duration) []server.Fault {
 	return nil
 }
 
-type abortInput struct {
+type decisionInput struct {
 	ID   string `path:"id" minLength:"1" maxLength:"10" doc:"The id, or as much of its beginning as tells it from others."`
 	Body struct {
 		Reason string `json:"reason" minLength:"1" maxLength:"500" doc:"Why, for the record."`
 	}
 }
 
-func (s *Service) abortRollout(ctx context.Context, in *abortInput) (*operationOutput, error) {
+// decide sends a rollout what somebody has decided about it.
+func (s *Service) decide(ctx context.Context, update string, in *decisionInput) (*operationOutput, error) {
 	record, _, err := s.read(ctx, in.ID, operation.Rollout)
 	if err != nil {
 		return nil, err
@@ -92,8 +123,8 @@ func (s *Service) abortRollout(ctx context.Context, in *abortInput) (*operationO
 	ctx, cancel := context.WithTimeout(ctx, temporalTimeout)
 	defer cancel()
 	handle, err := s.temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
-		WorkflowID: record.WorkflowID, RunID: record.RunID, UpdateName: flow.AbortUpdate, WaitForStage: client.WorkflowUpdateStageCompleted,
-		Args: []any{flow.AbortInput{User: identity.FromContext(ctx).User, Reason: in.Body.Reason}},
+		WorkflowID: record.WorkflowID, RunID: record.RunID, UpdateName: update, WaitForStage: client.WorkflowUpdateStageCompleted,
+		Args: []any{flow.Decision{User: identity.FromContext(ctx).User, Reason: in.Body.Reason}},
 	})
 	if err == nil {
 		err = handle.Get(ctx, nil)
@@ -105,7 +136,7 @@ func (s *Service) abortRollout(ctx context.Context, in *abortInput) (*operationO
 		return nil, temporalProblem(err)
 	}
 	if err != nil {
-		return nil, server.Conflict("not aborted: " + err.Error())
+		return nil, server.Conflict(fmt.Sprintf("%s is refused: %s", update, err.Error()))
 	}
 	return &operationOutput{Body: present(record)}, nil
 }

@@ -17,9 +17,6 @@ import (
 // queryTimeout is how long a worker has to say where an operation stands; then its record answers.
 const queryTimeout = 2 * time.Second
 
-// lost is what is recorded of an operation whose workflow ended without a word.
-const lost = "Ended without a word: its workflow was terminated or lost."
-
 // read returns where an operation stands: what its workflow says while it runs, else its record. A record that says
 // that a workflow runs which does not is corrected.
 func (s *Service) read(ctx context.Context, id string, kinds ...operation.Kind) (operation.Record, *Activity, error) {
@@ -57,7 +54,7 @@ func (s *Service) settle(ctx context.Context, record operation.Record, gone bool
 			return record, nil // no worker to ask for now
 		}
 	}
-	if err := s.store.Abandon(ctx, record.ID, lost); err != nil {
+	if err := s.store.Abandon(ctx, record.ID, operation.Lost); err != nil {
 		return record, err
 	}
 	return s.store.Get(ctx, record.ID, record.Kind)

@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/school-sms/sms/api/ops"
 	"github.com/school-sms/sms/internal/operation"
+	rules "github.com/school-sms/sms/internal/rollout"
 	"github.com/school-sms/sms/workflows/rollout"
 )
 
@@ -24,7 +26,12 @@ func newRolloutCommand(g *globals) *cobra.Command {
 	group.AddCommand(newRolloutStartCommand(g),
 		newListCommand(g, rolloutsPath, "List rollouts, newest first",
 			[]string{"ID", "ENVIRONMENT", "SERVICE", "FROM", "TO", "STATE", "STARTED", "TOOK", ""}, rolloutRow),
-		newShowCommand(g, rolloutsPath, "Show a rollout"), newRolloutWatchCommand(g), newRolloutAbortCommand(g))
+		newShowCommand(g, rolloutsPath, "Show a rollout"), newRolloutWatchCommand(g), newRolloutRollbackCommand(g),
+		newRolloutDecisionCommand(g, rollout.AbortUpdate, "End a rollout and put everything back", rollout.Aborted),
+		newRolloutDecisionCommand(g, rollout.PauseUpdate, "Hold the traffic where it is", operation.Succeeded),
+		newRolloutDecisionCommand(g, rollout.ResumeUpdate, "Go on after a pause", operation.Succeeded),
+		newRolloutDecisionCommand(g, rollout.SkipUpdate, "End the present soak", operation.Succeeded),
+		newRolloutDecisionCommand(g, rollout.PromoteUpdate, "Give the new release all traffic without further soaks", operation.Succeeded))
 	return group
 }
 
@@ -40,6 +47,11 @@ func newRolloutStartCommand(g *globals) *cobra.Command {
 	weights := start.Flags().IntSlice("weights", nil, "percentages of traffic, rising to 100 (default 10,50,100)")
 	soak := start.Flags().String("soak", "", "how long each weight is watched (default 5s)")
 	within := start.Flags().String("ready-within", "", "how long new instances may take to become ready (default 1m)")
+	errorRate := start.Flags().Float64("max-error-rate", 0.01, "the share of answers with status 5xx beyond which everything is put back, unless the stable release is no better")
+	latency := start.Flags().Duration("max-latency", 250*time.Millisecond, "likewise for the time that 95 of 100 answers take at most")
+	memory := start.Flags().Int("max-memory", 256, "likewise for the MiB that an instance holds resident")
+	minimum := start.Flags().Int("min-requests", 0, "how many requests the release must answer at each weight before it can be called good (default 50)")
+	sure := start.Flags().String("sure-within", "", "how long after a soak that may be undecided (default 5m)")
 	wait := waitFlag(start)
 	start.RunE = func(cmd *cobra.Command, args []string) error {
 		service, release, ok := strings.Cut(args[0], "=")
@@ -54,7 +66,14 @@ func newRolloutStartCommand(g *globals) *cobra.Command {
 		if len(*weights) > 0 {
 			body["weights"] = *weights
 		}
-		for field, value := range map[string]string{"soak": *soak, "readyWithin": *within} {
+		if start.Flags().Changed("max-error-rate") || start.Flags().Changed("max-latency") || start.Flags().Changed("max-memory") {
+			body["rules"] = []rules.Rule{{Metric: rules.ErrorRate, Max: *errorRate}, {Metric: rules.Latency, Max: latency.Seconds()},
+				{Metric: rules.Memory, Max: float64(*memory) * (1 << 20)}}
+		}
+		if *minimum != 0 {
+			body["minRequests"] = *minimum
+		}
+		for field, value := range map[string]string{"soak": *soak, "readyWithin": *within, "sureWithin": *sure} {
 			if value != "" {
 				body[field] = value
 			}
@@ -73,25 +92,42 @@ func newRolloutWatchCommand(g *globals) *cobra.Command {
 	}
 }
 
-func newRolloutAbortCommand(g *globals) *cobra.Command {
-	abort := &cobra.Command{Use: "abort ID", Short: "End a rollout and put everything back", Args: usageArgs(cobra.ExactArgs(1))}
-	reason := abort.Flags().String("reason", "", "why, for the record")
-	wait := waitFlag(abort)
-	abort.RunE = func(cmd *cobra.Command, args []string) error {
+// newRolloutDecisionCommand sends a rollout a decision; good are the states in which it then ends well.
+func newRolloutDecisionCommand(g *globals, update, short, good string) *cobra.Command {
+	decide := &cobra.Command{Use: update + " ID", Short: short, Args: usageArgs(cobra.ExactArgs(1))}
+	reason := decide.Flags().String("reason", "", "why, for the record")
+	wait := waitFlag(decide)
+	decide.RunE = func(cmd *cobra.Command, args []string) error {
 		if *reason == "" {
-			return usageError{errors.New("--reason is missing: why is it aborted?")}
+			return usageError{errors.New("--reason is missing: why?")}
 		}
 		path := rolloutsPath + "/" + url.PathEscape(args[0])
 		var o ops.Operation
-		if err := g.call(cmd.Context(), http.MethodPost, path+"/abort", map[string]string{"reason": *reason}, &o); err != nil {
+		if err := g.call(cmd.Context(), http.MethodPost, path+"/"+update, map[string]string{"reason": *reason}, &o); err != nil {
 			return err
 		}
 		if *wait {
-			return g.wait(cmd, path, rollout.Aborted)
+			return g.wait(cmd, path, good)
 		}
-		return g.print(cmd, o, func(t *table) { t.row(fmt.Sprintf("rollout %s of %s puts everything back", o.ID, o.Subject)) })
+		return g.print(cmd, o, func(t *table) { t.row(fmt.Sprintf("rollout %s of %s: %s", o.ID, o.Subject, update)) })
 	}
-	return abort
+	return decide
+}
+
+func newRolloutRollbackCommand(g *globals) *cobra.Command {
+	rollback := &cobra.Command{
+		Use: "rollback SERVICE", Short: "Go back at once to the last release that is known to be good", Args: usageArgs(cobra.ExactArgs(1)),
+		Long: "Starts instances of the release that was stable before and was not rolled back itself, gives them all traffic as soon as they\n" +
+			"are ready, and drains those that run now. A rollout that still runs is ended with `sms rollout abort` instead.",
+		Example: "  sms rollout rollback student-service --wait",
+	}
+	environment := rollback.Flags().String("env", "production", "where: production or staging")
+	wait := waitFlag(rollback)
+	rollback.RunE = func(cmd *cobra.Command, args []string) error {
+		body := map[string]any{"environment": *environment, "service": args[0], "rollback": true}
+		return g.begin(cmd, rolloutsPath, body, *wait, operation.Succeeded)
+	}
+	return rollback
 }
 
 func rolloutRow(o ops.Operation) []string {

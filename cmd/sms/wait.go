@@ -191,12 +191,17 @@ func progressOf(raw json.RawMessage) string {
 		backup.Moved
 		// WaitingFor is said by what waits.
 		WaitingFor string `json:"waitingFor"`
+		// Watching is said by what looks after something.
+		Watching string `json:"watching"`
 	}
 	if json.Unmarshal(raw, &p) != nil {
 		return ""
 	}
 	if p.WaitingFor != "" {
 		return "waiting: " + p.WaitingFor
+	}
+	if p.Watching != "" {
+		return "watching: " + p.Watching
 	}
 	return p.Moved.String()
 }

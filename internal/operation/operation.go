@@ -60,6 +60,9 @@ type Record struct {
 	UpdatedAt time.Time `json:"updatedAt"`
 }
 
+// Lost is what is recorded of an operation whose workflow ended without a word.
+const Lost = "Ended without a word: its workflow was terminated or lost."
+
 // Ended reports whether the operation is over.
 func (r Record) Ended() bool { return r.EndedAt != nil }
 

@@ -44,6 +44,11 @@ update operation
    set state = 'failed', summary = $2, ended_at = now(), updated_at = now()
  where id = $1 and ended_at is null`
 
+const abandonBefore = `
+update operation
+   set state = 'failed', summary = $3, ended_at = now(), updated_at = now()
+ where workflow_id = $1 and id <> $2 and ended_at is null`
+
 const amendOperation = `
 update operation
    set state = $2, summary = $3, updated_at = now()
@@ -129,6 +134,12 @@ func (s *Store) Record(ctx context.Context, r Record) error {
 func (s *Store) Abandon(ctx context.Context, id, why string) error {
 	_, err := s.pool.Exec(ctx, abandonOperation, id, why)
 	return wrap("abandon", Record{ID: id}, err)
+}
+
+// AbandonBefore ends the records of earlier runs of an operation's workflow: Temporal has let this one begin, so they are gone.
+func (s *Store) AbandonBefore(ctx context.Context, r Record, why string) error {
+	_, err := s.pool.Exec(ctx, abandonBefore, r.WorkflowID, r.ID, why)
+	return wrap("abandon what was before", r, err)
 }
 
 // Amend changes the outcome of an operation that has ended, when something was found out about it later.

@@ -26,8 +26,12 @@ type Request struct {
 	Environment string `json:"environment"`
 	Service     string `json:"service"`
 	// Release is what the target runs: on one machine the absolute path of an executable.
-	Release     string `json:"release"`
+	Release     string `json:"release,omitempty"`
 	RequestedBy string `json:"requestedBy"`
+	// Rollback goes back to the last release that is known to be good, at once: no release is named, no weight is held.
+	Rollback bool `json:"rollback,omitempty"`
+	// Converge only puts back what a terminated rollout has left. No release is named.
+	Converge bool `json:"converge,omitempty"`
 	// Weights are the percentages of traffic that the new release gets, one after the other; the last is 100.
 	// Default: 10, 50, 100.
 	Weights []int `json:"weights,omitempty"`
@@ -35,14 +39,24 @@ type Request struct {
 	Soak time.Duration `json:"soak,omitempty"`
 	// ReadyWithin is how long the new instances may take to become ready. Default: 60 s.
 	ReadyWithin time.Duration `json:"readyWithin,omitempty"`
+	// Rules are what the release must keep to while it has traffic. Nil: DefaultRules; empty: its instances are watched alone.
+	Rules []Rule `json:"rules"`
+	// Minimum is how many requests the release must have answered at each weight. Default: 50.
+	Minimum int `json:"minRequests,omitempty"`
+	// SureWithin is how long after the soak it may still be undecided whether the release is good. Default: 5 min.
+	SureWithin time.Duration `json:"sureWithin,omitempty"`
 }
 
 // Defaults of a Request.
 const (
 	DefaultSoak        = 5 * time.Second
 	DefaultReadyWithin = 60 * time.Second
+	DefaultMinimum     = 50
+	DefaultSureWithin  = 5 * time.Minute
 	maxSoak            = 24 * time.Hour
 	maxReadyWithin     = time.Hour
+	maxMinimum         = 1_000_000
+	maxSureWithin      = 24 * time.Hour
 )
 
 // WithDefaults fills in what was not asked for.
@@ -55,6 +69,19 @@ func (r Request) WithDefaults() Request {
 	}
 	if r.ReadyWithin == 0 {
 		r.ReadyWithin = DefaultReadyWithin
+	}
+	if r.Rules == nil {
+		r.Rules = DefaultRules()
+	}
+	r.Rules = slices.Clone(r.Rules)
+	for i := range r.Rules {
+		r.Rules[i] = r.Rules[i].withDefaults()
+	}
+	if r.Minimum == 0 {
+		r.Minimum = DefaultMinimum
+	}
+	if r.SureWithin == 0 {
+		r.SureWithin = DefaultSureWithin
 	}
 	return r
 }
@@ -76,7 +103,10 @@ func (r Request) Faults() []Fault {
 	if !slices.Contains(Services(), r.Service) {
 		fault("service", "%q is none of %v", r.Service, Services())
 	}
-	if !filepath.IsAbs(r.Release) {
+	switch none := r.Rollback || r.Converge; {
+	case none && r.Release != "":
+		fault("release", "is not for a rollback, which goes to the last release that is known to be good")
+	case !none && !filepath.IsAbs(r.Release):
 		fault("release", "%q is not the absolute path of an executable on the platform's machine", r.Release)
 	}
 	if !slices.IsSorted(r.Weights) || len(slices.Compact(slices.Clone(r.Weights))) != len(r.Weights) ||
@@ -88,6 +118,15 @@ func (r Request) Faults() []Fault {
 	}
 	if r.ReadyWithin < time.Second || r.ReadyWithin > maxReadyWithin {
 		fault("readyWithin", "%s is not between 1s and %s", r.ReadyWithin, maxReadyWithin)
+	}
+	for i, rule := range r.Rules {
+		faults = append(faults, rule.faults(fmt.Sprintf("rules[%d]", i))...)
+	}
+	if r.Minimum < 1 || r.Minimum > maxMinimum {
+		fault("minRequests", "%d is not between 1 and %d requests", r.Minimum, maxMinimum)
+	}
+	if r.SureWithin < time.Second || r.SureWithin > maxSureWithin {
+		fault("sureWithin", "%s is not between 1s and %s", r.SureWithin, maxSureWithin)
 	}
 	return faults
 }

@@ -76,12 +76,20 @@ func TestFaultsNamesEveryOne(t *testing.T) {
 			t.Errorf("weights %s: %v", name, r.Faults())
 		}
 	}
+	for name, r := range map[string]Request{
+		"a rollback to a release": {Environment: "staging", Service: Gateway, Release: "/srv/api-gateway", Rollback: true},
+		"a rule of nothing":       {Environment: "staging", Service: Gateway, Release: "/srv/api-gateway", Rules: []Rule{{Metric: "luck", Max: 1}}},
+	} {
+		if faults := r.WithDefaults().Faults(); len(faults) != 1 {
+			t.Errorf("%s: %v", name, faults)
+		}
+	}
 	bad := Request{Soak: -time.Second, ReadyWithin: time.Millisecond, Weights: []int{1}}
 	var fields []string
 	for _, f := range bad.Faults() {
 		fields = append(fields, f.Field)
 	}
-	if diff := cmp.Diff([]string{"environment", "service", "release", "weights", "soak", "readyWithin"}, fields); diff != "" {
+	if diff := cmp.Diff([]string{"environment", "service", "release", "weights", "soak", "readyWithin", "minRequests", "sureWithin"}, fields); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"go.temporal.io/sdk/client"
 
+	flow "github.com/school-sms/sms/internal/rollout"
 	"github.com/school-sms/sms/internal/temporalclient/temporaltest"
 )
 
@@ -347,10 +348,10 @@ func walkAbort(t *testing.T, p *platform, good []string) {
 	}
 }
 
-// record makes TestWalk write the histories of its rollouts to where the replay test reads them.
-var record = flag.Bool("record", false, "write the rollouts' histories to workflows/rollout/testdata")
+// record makes TestWalk and TestBadReleases write the histories of their rollouts to where the replay test reads them.
+var record = flag.Bool("record", false, "write the histories of rollouts to workflows/rollout/testdata")
 
-// walkHistories keeps one history of each way that a rollout has ended, with -record.
+// walkHistories looks for what has run in the web UI.
 func walkHistories(t *testing.T, p *platform) {
 	var listed struct {
 		Content []struct{ State, WorkflowID, RunID string }
@@ -369,18 +370,46 @@ func walkHistories(t *testing.T, p *platform) {
 			t.Errorf("the web UI does not show %s", want)
 		}
 	}
+	p.recordRollouts()
+}
+
+// recordRollouts keeps one history of each way that a rollout has gone, with -record.
+func (p *platform) recordRollouts() {
+	p.t.Helper()
 	if !*record {
 		return
 	}
-	c, err := client.Dial(client.Options{HostPort: fmt.Sprintf("127.0.0.1:%d", p.status.Ports["temporal-server"]), Namespace: "sms"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for _, r := range listed.Content {
-		path := filepath.Join("..", "..", "workflows", "rollout", "testdata", r.State+".json")
-		if err := temporaltest.WriteHistory(c, r.WorkflowID, r.RunID, path); err != nil {
-			t.Error(err)
+	var listed struct {
+		Content []struct {
+			State, WorkflowID, RunID string
+			Input                    flow.Request
 		}
 	}
+	p.call(http.MethodGet, "/api/v1/ops/rollouts", nil).into(p.t, &listed)
+	for _, r := range listed.Content {
+		name := r.State
+		switch {
+		case r.Input.Rollback:
+			name = "rollback-" + r.State
+		case r.Input.Converge:
+			name = "converged"
+		}
+		if err := temporaltest.WriteHistory(p.temporal(), r.WorkflowID, r.RunID, filepath.Join(histories, name+".json")); err != nil {
+			p.t.Error(err)
+		}
+	}
+}
+
+// histories is where the replay test reads them.
+var histories = filepath.Join("..", "..", "workflows", "rollout", "testdata")
+
+// temporal is a client of the platform's Temporal, for the rest of the test.
+func (p *platform) temporal() client.Client {
+	p.t.Helper()
+	c, err := client.Dial(client.Options{HostPort: fmt.Sprintf("127.0.0.1:%d", p.status.Ports["temporal-server"]), Namespace: "sms"})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(c.Close)
+	return c
 }

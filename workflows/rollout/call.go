@@ -22,12 +22,22 @@ func call(ctx workflow.Context, activity, in, out any) error {
 	return workflow.ExecuteActivity(ctx, activity, in).Get(ctx, out)
 }
 
+// callWithin is call for what may stay away only for a time.
+func callWithin(ctx workflow.Context, within time.Duration, activity, in, out any) error {
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: callTimeout, ScheduleToCloseTimeout: within, RetryPolicy: &callRetry})
+	return workflow.ExecuteActivity(ctx, activity, in).Get(ctx, out)
+}
+
 // await runs an activity that waits for up to about within on each attempt.
 func await(ctx workflow.Context, activity, in any, within time.Duration) error {
-	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+	return workflow.ExecuteActivity(lasting(ctx, within), activity, in).Get(ctx, nil)
+}
+
+// lasting are the options of an activity that runs for up to about within on each attempt.
+func lasting(ctx workflow.Context, within time.Duration) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		StartToCloseTimeout: within + callTimeout, HeartbeatTimeout: waitHeartbeat, RetryPolicy: &callRetry, WaitForCancellation: true,
 	})
-	return workflow.ExecuteActivity(ctx, activity, in).Get(ctx, nil)
 }
 
 func refused(err error) error {

@@ -18,9 +18,6 @@ import (
 	"github.com/school-sms/sms/workflows/smoketest"
 )
 
-// AbortUpdate is the update that ends a rollout and puts traffic back.
-const AbortUpdate = "abort"
-
 // States in which a rollout may end, besides succeeded and failed (which changed nothing).
 const (
 	RolledBack = "rolled-back"
@@ -34,6 +31,8 @@ var (
 	// Waiting activities report within this time, or their worker has died.
 	waitHeartbeat = 10 * time.Second
 	goneTimeout   = 10 * time.Minute
+	// The janitor comes again, and need not wait long for who is away.
+	janitorPatience = time.Minute
 	// settle is how long gateways take at most to learn of an instance and to probe it: a watch, and one probe each second.
 	settle = 3 * time.Second
 )
@@ -49,12 +48,8 @@ type Outcome struct {
 	Weight int           `json:"weight"`
 	Reason string        `json:"reason,omitempty"`
 	Smoke  *smoke.Report `json:"smokeTest,omitempty"`
-}
-
-// AbortInput says who aborts, and why.
-type AbortInput struct {
-	User   string `json:"user"`
-	Reason string `json:"reason"`
+	// Decisions are what people decided while it ran.
+	Decisions []Decision `json:"decisions,omitempty"`
 }
 
 // Rollout replaces the release of one service in one environment. Every end but the good one is an error that says which
@@ -72,6 +67,9 @@ func Rollout(ctx workflow.Context, in rollout.Request) (Outcome, error) {
 		return Outcome{}, first(p.End(operation.Failed, err.Error(), nil), refused(err))
 	}
 	r := &run{Request: in, Progress: p, service: activities.Service{Environment: in.Environment, Service: in.Service}}
+	if in.Converge {
+		return r.outcome, r.converge(ctx)
+	}
 	forward, cancel := workflow.WithCancel(ctx)
 	if err := r.listen(ctx, cancel); err != nil {
 		return r.outcome, r.EndFailed(err, nil)
@@ -94,44 +92,99 @@ type run struct {
 	stable  target.Deployment
 	outcome Outcome
 	fence   int64
-	// touched is set once there is something to put back; settled once there is no way back.
-	touched, settled bool
-	abort            *AbortInput
-}
-
-// listen takes the abort update: refused once the new release is the stable one.
-func (r *run) listen(ctx workflow.Context, cancel workflow.CancelFunc) error {
-	return workflow.SetUpdateHandlerWithOptions(ctx, AbortUpdate, func(_ workflow.Context, in AbortInput) error {
-		r.abort = &in
-		cancel()
-		return nil
-	}, workflow.UpdateHandlerOptions{
-		Description: "End the rollout, put traffic back to the stable release and remove the new one.",
-		Validator: func(AbortInput) error {
-			switch {
-			case r.settled:
-				return errors.New("the new release is already the stable one: start a rollout of the old release instead")
-			case r.abort != nil:
-				return fmt.Errorf("already aborted by %s", r.abort.User)
-			}
-			return nil
-		},
-	})
+	// touched is set once there is something to put back.
+	touched bool
+	control
 }
 
 // forward goes up to the point where the new release has all traffic and has proven itself.
 func (r *run) forward(ctx workflow.Context) error {
-	// 1. Know the release by its content.
+	// 1. Know the release by its content, and what runs, to come back to it.
+	resolve := r.resolve
+	if r.Rollback {
+		resolve = r.resolveLastGood
+	}
+	if err := resolve(ctx); err != nil {
+		return err
+	}
+	if r.stable.Release == r.outcome.To {
+		return nil
+	}
+
+	// 2. Hold traffic where it is, and start the new instances beside it.
+	r.touched = true
+	r.Step(fmt.Sprintf("Start %d × %s without traffic", r.stable.Replicas, short(r.outcome.To)))
+	if err := r.shift(ctx, 0); err != nil {
+		return err
+	}
+	if err := r.ensure(ctx, target.Canary, r.outcome.To); err != nil {
+		return err
+	}
+	if err := await(ctx, acts.AwaitReady, r.instances(r.outcome.To), r.ReadyWithin); err != nil {
+		return err
+	}
+	if err := workflow.Sleep(ctx, settle); err != nil {
+		return err
+	}
+	r.Done("ready and registered")
+
+	if r.Rollback {
+		r.Step("Give it all traffic")
+		return r.shift(ctx, 100)
+	}
+
+	// 3. Prove it before it gets traffic. A gateway is its own door: its instances share it already.
+	if r.Service == rollout.Gateway {
+		r.Skip("Smoke test before traffic, and move traffic in steps", "a gateway's instances share one door from their start")
+		if analysed(ctx) {
+			r.Step(fmt.Sprintf("Watch it for %s", r.Soak))
+			analysis, err := r.soak(ctx, func() error { return nil })
+			if err != nil {
+				return err
+			}
+			r.Done(analysis.String())
+		}
+	} else {
+		in := smoke.Input{Environment: r.Environment, Service: r.Service, Release: r.outcome.To}
+		if err := r.smoke(ctx, "Smoke test before traffic", in); err != nil {
+			return err
+		}
+		// 4. Move traffic over.
+		if err := r.move(ctx); err != nil {
+			return err
+		}
+	}
+
+	// 5. Prove it through the door.
+	return r.smoke(ctx, "Smoke test through the gateway", smoke.Input{Environment: r.Environment})
+}
+
+// resolve imports the release that was asked for, and reads what runs.
+func (r *run) resolve(ctx workflow.Context) error {
 	r.Step("Import the release")
 	var release target.Release
-	err := call(ctx, acts.ImportRelease, activities.ImportInput{Service: r.Service, Release: r.Release}, &release)
-	if err != nil {
+	if err := call(ctx, acts.ImportRelease, activities.ImportInput{Service: r.Service, Release: r.Release}, &release); err != nil {
 		return err
 	}
 	r.outcome.To = release.Digest
 	r.Done(short(release.Digest))
+	return r.observe(ctx)
+}
 
-	// 2. Remember what runs, to come back to it.
+// resolveLastGood reads what runs, and looks up what was good before it.
+func (r *run) resolveLastGood(ctx workflow.Context) error {
+	if err := r.observe(ctx); err != nil {
+		return err
+	}
+	r.Step("Look up the last good release")
+	if err := call(ctx, acts.FindLastGood, activities.CurrentInput{Service: r.service, Release: r.stable.Release}, &r.outcome.To); err != nil {
+		return err
+	}
+	r.Done(short(r.outcome.To))
+	return nil
+}
+
+func (r *run) observe(ctx workflow.Context) error {
 	r.Step("Read what runs")
 	var observed target.Observed
 	if err := call(ctx, acts.ObserveTarget, r.service, &observed); err != nil {
@@ -143,61 +196,43 @@ func (r *run) forward(ctx workflow.Context) error {
 		return fmt.Errorf("%s does not run in %s: there is nothing to replace", r.Service, r.Environment)
 	}
 	r.Done(fmt.Sprintf("%d × %s", r.stable.Replicas, short(r.stable.Release)))
-	if r.stable.Release == release.Digest {
-		return nil
-	}
-
-	// 3. Hold traffic where it is, and start the new instances beside it.
-	r.touched = true
-	r.Step(fmt.Sprintf("Start %d × %s without traffic", r.stable.Replicas, short(release.Digest)))
-	if err := r.shift(ctx, 0); err != nil {
-		return err
-	}
-	if err := r.ensure(ctx, target.Canary, release.Digest); err != nil {
-		return err
-	}
-	if err := await(ctx, acts.AwaitReady, r.instances(release.Digest), r.ReadyWithin); err != nil {
-		return err
-	}
-	if err := workflow.Sleep(ctx, settle); err != nil {
-		return err
-	}
-	r.Done("ready and registered")
-
-	// 4. Prove it before it gets traffic. A gateway is its own door: its instances share it already.
-	if r.Service == rollout.Gateway {
-		r.Skip("Smoke test before traffic, and move traffic in steps", "a gateway's instances share one door from their start")
-	} else {
-		in := smoke.Input{Environment: r.Environment, Service: r.Service, Release: release.Digest}
-		if err := r.smoke(ctx, "Smoke test before traffic", in); err != nil {
-			return err
-		}
-		// 5. Move traffic over.
-		if err := r.move(ctx, release.Digest); err != nil {
-			return err
-		}
-	}
-
-	// 6. Prove it through the door.
-	return r.smoke(ctx, "Smoke test through the gateway", smoke.Input{Environment: r.Environment})
+	return nil
 }
 
 // move shifts traffic weight by weight, and watches the new instances at each.
-func (r *run) move(ctx workflow.Context, digest string) error {
+func (r *run) move(ctx workflow.Context) error {
 	for _, weight := range r.Weights {
 		r.Step(fmt.Sprintf("Give it %d %% of the traffic for %s", weight, r.Soak))
-		if err := r.shift(ctx, weight); err != nil {
+		if !analysed(ctx) {
+			if err := r.soakUnmeasured(ctx, weight); err != nil {
+				return err
+			}
+			r.Done("the new instances are well")
+			continue
+		}
+		analysis, err := r.soak(ctx, func() error { return r.shift(ctx, weight) })
+		if err != nil {
 			return err
 		}
-		if err := workflow.Sleep(ctx, r.Soak); err != nil {
-			return err
-		}
-		if err := call(ctx, acts.JudgeRelease, r.instances(digest), nil); err != nil {
-			return err
-		}
-		r.Done("the new instances are well")
+		r.Done(analysis.String())
 	}
 	return nil
+}
+
+// analysed is false for rollouts that began before there was an analysis.
+func analysed(ctx workflow.Context) bool {
+	return workflow.GetVersion(ctx, "analysis", workflow.DefaultVersion, 1) != workflow.DefaultVersion
+}
+
+// soakUnmeasured is how those go.
+func (r *run) soakUnmeasured(ctx workflow.Context, weight int) error {
+	if err := r.shift(ctx, weight); err != nil {
+		return err
+	}
+	if err := workflow.Sleep(ctx, r.Soak); err != nil {
+		return err
+	}
+	return call(ctx, acts.JudgeRelease, r.instances(r.outcome.To), nil)
 }
 
 // finish makes the new release the stable one and drains the old. There is no way back from here, so it is not
@@ -207,7 +242,7 @@ func (r *run) finish(ctx workflow.Context) error {
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
 	if r.touched {
-		// 7. The new release is stable now; the old instances drain.
+		// 6. The new release is stable now; the old instances drain.
 		r.Step(fmt.Sprintf("Drain %s", short(r.outcome.From)))
 		if err := r.ensure(ctx, target.Stable, r.outcome.To); err != nil {
 			return r.lost(err)
@@ -223,14 +258,26 @@ func (r *run) finish(ctx workflow.Context) error {
 		}
 		r.Done("gone")
 		r.outcome.Weight = 100
+		if err := r.promote(ctx); err != nil {
+			return r.lost(err)
+		}
 		return r.End(operation.Succeeded, fmt.Sprintf("%s runs %s.", r.Service, short(r.outcome.To)), r.outcome)
 	}
 	return r.End(operation.Succeeded, fmt.Sprintf("%s runs %s already: nothing to do.", r.Service, short(r.outcome.To)), r.outcome)
 }
 
+// promote remembers that the new release is known to be good.
+func (r *run) promote(ctx workflow.Context) error {
+	if workflow.GetVersion(ctx, "promotion", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return nil // the rollout began before that was remembered
+	}
+	return call(ctx, acts.PromoteRelease, rollout.Promotion{Operation: r.ID(), Environment: r.Environment, Service: r.Service,
+		Release: r.outcome.To, Replaced: r.outcome.From, Rollback: r.Rollback, PromotedBy: r.RequestedBy}, nil)
+}
+
 // back puts everything as it was: traffic first, then the instances; it ends once that was read back.
 func (r *run) back(ctx workflow.Context, cause error) error {
-	r.settled = true
+	r.settled, r.failed = true, true
 	state, reason := RolledBack, why(cause)
 	if temporal.IsCanceledError(cause) {
 		state, reason = Aborted, "cancelled"

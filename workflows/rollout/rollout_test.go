@@ -30,21 +30,26 @@ const (
 
 // world stands for a target, a registry and ops_db. It fails where a test says so, and keeps what was done to it.
 type world struct {
-	t       *testing.T
-	tracks  map[string]target.Deployment
-	split   map[string]int
-	fence   int64
-	log     []string
-	records []operation.Record
+	t      *testing.T
+	tracks map[string]target.Deployment
+	// instances are what the target shows; tests that do not look at them have none.
+	instances []target.Instance
+	split     map[string]int
+	fence     int64
+	log       []string
+	records   []operation.Record
 	// fail makes the nth call (from 1) of an activity fail.
 	fail map[string]int
 	// passed answers the nth smoke test; nil passes all.
 	passed func(n int, in smoke.Input) bool
 	calls  map[string]int
+	// verdict is what every analysis says; clear makes it pass when a rollout waits for that.
+	verdict rollout.Verdict
+	clear   bool
 }
 
 func newWorld(t *testing.T) *world {
-	return &world{t: t, calls: map[string]int{}, fail: map[string]int{}, tracks: map[string]target.Deployment{
+	return &world{t: t, verdict: rollout.Passed, calls: map[string]int{}, fail: map[string]int{}, tracks: map[string]target.Deployment{
 		target.Stable: {Environment: "production", Service: "student-service", Track: target.Stable, Release: oldRelease, Replicas: 2},
 	}}
 }
@@ -83,7 +88,7 @@ func (w *world) environment() *testsuite.TestWorkflowEnvironment {
 		return target.Release{Digest: newRelease}, w.call("ImportRelease", "")
 	})
 	register("ObserveTarget", func(activities.Service) (target.Observed, error) {
-		return target.Observed{Tracks: w.tracks}, w.call("ObserveTarget", "")
+		return target.Observed{Tracks: w.tracks, Instances: w.instances}, w.call("ObserveTarget", "")
 	})
 	register("EnsureDeployment", func(d target.Deployment) error {
 		if err := w.write("EnsureDeployment", d.Fence, fmt.Sprintf("%s=%s×%d", d.Track, short(d.Release), d.Replicas)); err != nil {
@@ -108,7 +113,28 @@ func (w *world) environment() *testsuite.TestWorkflowEnvironment {
 	})
 	register("AwaitReady", func(activities.AwaitInput) error { return w.call("AwaitReady", "") })
 	register("AwaitGone", func(in activities.AwaitInput) error { return w.call("AwaitGone", "gone "+short(in.Release)) })
-	register("JudgeRelease", func(activities.AwaitInput) error { return w.call("JudgeRelease", "") })
+	register("ReadTraffic", func(activities.Service) (rollout.Reading, error) { return rollout.Reading{}, w.call("ReadTraffic", "") })
+	register("WatchRelease", func(_ activities.WatchInput, conclusive bool) (activities.Analysis, error) {
+		if err := w.call("WatchRelease", ""); err != nil {
+			return activities.Analysis{}, err
+		}
+		if conclusive && w.clear {
+			w.verdict = rollout.Passed
+			return activities.Analysis{Verdict: rollout.Passed}, nil
+		}
+		return activities.Analysis{}, activity.ErrResultPending
+	})
+	register("AnalyseRelease", func(activities.WatchInput) (activities.Analysis, error) {
+		analysis := activities.Analysis{Verdict: w.verdict}
+		if w.verdict != rollout.Passed {
+			analysis.Unread = "no gateway is registered"
+		}
+		return analysis, w.call("AnalyseRelease", "")
+	})
+	register("FindLastGood", func(activities.CurrentInput) (string, error) { return newRelease, w.call("FindLastGood", "") })
+	register("PromoteRelease", func(p rollout.Promotion) error {
+		return w.call("PromoteRelease", "promoted "+short(p.Release)+" over "+short(p.Replaced))
+	})
 	register("RunSmokeTest", func(in smoke.Input) (smoke.Report, error) {
 		if err := w.call("RunSmokeTest", "smoke "+short(in.Release)); err != nil {
 			return smoke.Report{}, err
@@ -150,7 +176,7 @@ func TestRolloutMovesTrafficStepByStep(t *testing.T) {
 	}
 	want := []string{
 		"new=0% old=100%", "canary=bbbbbbbbbbbb×2", "smoke bbbbbbbbbbbb", "new=10% old=90%", "new=50% old=50%", "new=100% old=0%", "smoke ",
-		"stable=bbbbbbbbbbbb×2", "remove canary", "gone aaaaaaaaaaaa", "new=0% old=0%",
+		"stable=bbbbbbbbbbbb×2", "remove canary", "gone aaaaaaaaaaaa", "new=0% old=0%", "promoted bbbbbbbbbbbb over aaaaaaaaaaaa",
 	}
 	if diff := cmp.Diff(want, w.log); diff != "" {
 		t.Errorf("what was done (-want +got):\n%s", diff)
@@ -169,8 +195,8 @@ func TestRolloutPutsEverythingBackWhateverFails(t *testing.T) {
 		activity string
 		nth      int
 	}{
-		{"SetTraffic", 1}, {"EnsureDeployment", 1}, {"AwaitReady", 1}, {"RunSmokeTest", 1}, {"SetTraffic", 2}, {"JudgeRelease", 1},
-		{"SetTraffic", 3}, {"JudgeRelease", 2}, {"SetTraffic", 4}, {"JudgeRelease", 3}, {"RunSmokeTest", 2},
+		{"SetTraffic", 1}, {"EnsureDeployment", 1}, {"AwaitReady", 1}, {"RunSmokeTest", 1}, {"ReadTraffic", 1}, {"SetTraffic", 2}, {"WatchRelease", 1},
+		{"AnalyseRelease", 1}, {"ReadTraffic", 2}, {"SetTraffic", 3}, {"WatchRelease", 2}, {"SetTraffic", 4}, {"AnalyseRelease", 3}, {"RunSmokeTest", 2},
 	} {
 		t.Run(fmt.Sprintf("%s %d", c.activity, c.nth), func(t *testing.T) {
 			t.Parallel()
@@ -225,11 +251,59 @@ func TestRolloutStopsAtAFailedSmokeTest(t *testing.T) {
 	}
 }
 
+func TestWhatCannotBeSaidToBeGoodIsPutBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.verdict = rollout.Inconclusive
+	env := w.environment()
+	began := env.Now()
+	env.ExecuteWorkflow(Rollout, request())
+	w.restored()
+	paused := slices.ContainsFunc(w.records, func(r operation.Record) bool {
+		return !r.Ended() && strings.Contains(r.Summary, "Paused, because") && strings.Contains(r.Summary, "no gateway is registered")
+	})
+	last := w.last()
+	if last.State != RolledBack || !strings.Contains(last.Summary, "could not be said within 5m0s that the release is good: no gateway is registered") || !paused {
+		t.Errorf("paused %v, recorded %s: %s", paused, last.State, last.Summary)
+	}
+	if took, want := env.Now().Sub(began), settle+rollout.DefaultSoak+rollout.DefaultSureWithin; took < want || took > want+time.Second {
+		t.Errorf("took %s, want %s", took, want)
+	}
+	if slices.Contains(w.log, "new=50% old=50%") {
+		t.Error("it got more traffic")
+	}
+}
+
+func TestAPauseEndsWhenItIsClearThatTheReleaseIsGood(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.verdict, w.clear = rollout.Inconclusive, true
+	env := w.environment()
+	env.ExecuteWorkflow(Rollout, request())
+	if err := env.GetWorkflowError(); err != nil || w.last().State != operation.Succeeded {
+		t.Errorf("%v, recorded %s", err, w.last().State)
+	}
+}
+
+func TestAGatewayIsWatchedThoughItsTrafficCannotBeSplit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.fail["WatchRelease"] = 1
+	env := w.environment()
+	in := request()
+	in.Service = rollout.Gateway
+	env.ExecuteWorkflow(Rollout, in)
+	w.restored()
+	if last := w.last(); last.State != RolledBack || !strings.Contains(last.Summary, "WatchRelease broke") {
+		t.Errorf("recorded %s: %s", last.State, last.Summary)
+	}
+}
+
 func TestAbortAndCancelRollBack(t *testing.T) {
 	t.Parallel()
 	for name, stop := range map[string]func(*testsuite.TestWorkflowEnvironment){
 		"abort": func(env *testsuite.TestWorkflowEnvironment) {
-			env.UpdateWorkflowNoRejection(AbortUpdate, "1", t, AbortInput{User: "arjun", Reason: "wrong build"})
+			env.UpdateWorkflowNoRejection(AbortUpdate, "1", t, Decision{User: "arjun", Reason: "wrong build"})
 		},
 		"cancel": func(env *testsuite.TestWorkflowEnvironment) { env.CancelWorkflow() },
 	} {
@@ -249,9 +323,12 @@ func TestAbortAndCancelRollBack(t *testing.T) {
 }
 
 // updateResult keeps what came of an update.
-type updateResult struct{ rejected error }
+type updateResult struct {
+	accepted bool
+	rejected error
+}
 
-func (u *updateResult) Accept()                 {}
+func (u *updateResult) Accept()                 { u.accepted = true }
 func (u *updateResult) Reject(err error)        { u.rejected = err }
 func (u *updateResult) Complete(_ any, _ error) {}
 
@@ -262,7 +339,7 @@ func TestAbortIsRefusedOnceTheNewReleaseIsStable(t *testing.T) {
 	var result updateResult
 	env.SetOnActivityStartedListener(func(info *activity.Info, _ context.Context, _ converter.EncodedValues) {
 		if info.ActivityType.Name == "AwaitGone" {
-			env.UpdateWorkflow(AbortUpdate, "late", &result, AbortInput{User: "arjun"})
+			env.UpdateWorkflow(AbortUpdate, "late", &result, Decision{User: "arjun"})
 		}
 	})
 	env.ExecuteWorkflow(Rollout, request())

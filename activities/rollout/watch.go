@@ -1,0 +1,117 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/school-sms/sms/internal/rollout"
+)
+
+// BrokenType: the release breaks a rule. The message says which, and by how much.
+const BrokenType = "RuleBroken"
+
+// JudgeRelease fails with NotReadyType when a release that was ready no longer is. Rollouts use it that began before there was an
+// analysis.
+func (a *Activities) JudgeRelease(ctx context.Context, in AwaitInput) error {
+	observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
+	if err != nil {
+		return err
+	}
+	if why := rollout.Soured(observed, in.Release, in.Replicas); why != "" {
+		return notReady(why)
+	}
+	return nil
+}
+
+// WatchInput says which release to watch, by what rules, and since when.
+type WatchInput struct {
+	AwaitInput
+	Stable string
+	Rules  []rollout.Rule
+	// Minimum is how many requests the release must have answered before it can pass.
+	Minimum int
+	// From is what gateways had counted when the release got its present share of the traffic.
+	From rollout.Reading
+}
+
+// Analysis is how a release does.
+type Analysis struct {
+	Verdict  rollout.Verdict   `json:"verdict"`
+	Findings []rollout.Finding `json:"findings,omitempty"`
+	// Unread says why there is nothing to judge by.
+	Unread string `json:"unread,omitempty"`
+}
+
+// String says it in one line.
+func (a Analysis) String() string {
+	if a.Unread != "" {
+		return a.Unread
+	}
+	var b strings.Builder
+	for i, f := range a.Findings {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		fmt.Fprintf(&b, "%s %s", f.Rule, f.Detail)
+	}
+	return b.String()
+}
+
+// AnalyseRelease judges a release by what gateways have counted of it since the window began. What cannot be read is inconclusive.
+// It fails, and cannot be mended by trying again, when an instance is no longer well or a rule is broken.
+func (a *Activities) AnalyseRelease(ctx context.Context, in WatchInput) (Analysis, error) {
+	observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
+	if err != nil {
+		return Analysis{Verdict: rollout.Inconclusive, Unread: "the target does not answer: " + err.Error()}, nil
+	}
+	if why := rollout.Soured(observed, in.Release, in.Replicas); why != "" {
+		return Analysis{Verdict: rollout.Broken}, notReady(why)
+	}
+	now, err := a.ReadTraffic(ctx, in.Service)
+	if err != nil {
+		return Analysis{Verdict: rollout.Inconclusive, Unread: err.Error()}, nil
+	}
+	memory, err := a.readMemory(ctx, in.Service)
+	if err != nil {
+		return Analysis{Verdict: rollout.Inconclusive, Unread: err.Error()}, nil
+	}
+	of := func(release string) rollout.Sample {
+		return rollout.Sample{Counts: rollout.Window(in.From, now, release), Memory: memory[release]}
+	}
+	verdict, findings := rollout.Analyse(in.Rules, of(in.Release), of(in.Stable), in.Minimum)
+	analysis := Analysis{Verdict: verdict, Findings: findings}
+	if verdict == rollout.Broken {
+		return analysis, broken(findings)
+	}
+	return analysis, nil
+}
+
+// watchInterval is the pause between two looks at the metrics.
+const watchInterval = time.Second
+
+// WatchRelease analyses a release again and again while it has traffic, and sends it requests of its own. It returns when it is
+// cancelled, which is its good end, or fails as AnalyseRelease does. With conclusive it returns once the analysis has passed.
+func (a *Activities) WatchRelease(ctx context.Context, in WatchInput, conclusive bool) (Analysis, error) {
+	stop := a.Probes.start(ctx, in)
+	defer stop()
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	said := "the first look"
+	for {
+		activity.RecordHeartbeat(ctx, map[string]string{"watching": said})
+		analysis, err := a.AnalyseRelease(ctx, in)
+		if err != nil || conclusive && analysis.Verdict == rollout.Passed {
+			return analysis, err
+		}
+		said = analysis.String()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return analysis, ctx.Err()
+		}
+	}
+}
