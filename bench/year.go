@@ -48,7 +48,7 @@ cross join unnest(array['Unit 1', 'Terminal 1', 'Unit 2', 'Unit 3', 'Final']) wi
 cross join lateral (select pupil * 64 + column_no * 8 + place as n) as numbered`,
 	`insert into payment
 select md5('payment ' || n)::uuid, 'STU-2026-' || lpad(pupil::text, greatest(5, length(pupil::text)), '0'), (array[1200, 850.5, 2400, 300])[month % 4 + 1], (array['tuition', 'transport', 'tuition', 'exam'])[month % 4 + 1],
-    (array['UPI', 'UPI', 'CASH', 'CARD', 'CHEQUE'])[` + draw(16) + ` % 5 + 1], 'R' || lpad((` + draw(17) + ` % 100000 * 1000000 + n)::text, 12, '0'),
+    (array['UPI', 'UPI', 'CASH', 'CARD', 'CHEQUE'])[` + draw(16) + ` % 5 + 1], 'R' || lpad((` + draw(17) + ` % 10000 * 100000000 + n)::text, 12, '0'),
     timestamptz '2026-06-01 09:00Z' + month * interval '1 month' + ` + draw(18) + ` * interval '1 millisecond'
 from generate_series(1, $1::bigint) as pupil cross join generate_series(0, 11) as month cross join lateral (select pupil * 12 + month as n) as numbered`,
 }
