@@ -26,6 +26,8 @@ type RolloutConfig struct {
 	User string `env:"ROLLOUT_USER" envDefault:"ops-worker"`
 	// ScheduleJanitor is when what terminated rollouts have left is put back: five-field cron.
 	ScheduleJanitor string `env:"SCHEDULE_ROLLOUT_JANITOR" envDefault:"*/2 * * * *"`
+	// ProveIn is the environment that must run a release, at the end of a rollout that went well, before production may. Empty: none.
+	ProveIn string `env:"ROLLOUT_PROVE_IN"`
 	// Probes is how many requests of its own a rollout sends each second to the new release and to the stable one while it watches, so
 	// that there is something to judge by without users. 0: none.
 	Probes int `env:"ROLLOUT_PROBES_PER_SECOND" envDefault:"20"`
@@ -60,9 +62,10 @@ func RolloutRegistration(cfg RolloutConfig, registry discovery.Config, smoke smo
 			return
 		}
 		w.RegisterWorkflow(rolloutflow.Rollout)
+		w.RegisterWorkflow(rolloutflow.RolloutPlan)
 		w.RegisterWorkflow(rolloutflow.Janitor)
 		w.RegisterActivity(&rolloutacts.Activities{
-			Target: process.NewClient(cfg.TargetSocket), Traffic: discovery.NewClient(registry), User: cfg.User,
+			Target: process.NewClient(cfg.TargetSocket), Traffic: discovery.NewClient(registry), User: cfg.User, ProveIn: cfg.ProveIn,
 			HTTP: &http.Client{Timeout: cfg.MetricsTimeout}, Promotions: store,
 			Probes: rolloutacts.Probes{Door: smoke.Gateways.URL, TokenFile: smoke.TokenFile, PerSecond: cfg.Probes, Timeout: cfg.ProbeTimeout},
 		})

@@ -50,13 +50,18 @@ type Activities struct {
 	HTTP       *http.Client
 	Probes     Probes
 	Promotions Promotions
+	// ProveIn is the environment that must run a release before production may. Empty: none.
+	ProveIn string
 }
 
 // ImportInput names a release as the operator did.
 type ImportInput struct{ Service, Release string }
 
-// ImportRelease makes a release known to the target by its content.
+// ImportRelease makes a release known to the target by its content. One that is named by that is known, or the target will say so.
 func (a *Activities) ImportRelease(ctx context.Context, in ImportInput) (target.Release, error) {
+	if rollout.IsDigest(in.Release) {
+		return target.Release{Digest: in.Release}, nil
+	}
 	release, err := a.Target.Import(ctx, in.Service, in.Release)
 	if errors.Is(err, target.ErrNotFound) {
 		return release, unusable(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"go.temporal.io/api/serviceerror"
@@ -25,6 +26,8 @@ func (s *Service) mountRollouts(srv *server.Server) {
 	s.mountKind(srv, rollouts)
 	server.Register(srv, server.Operation{ID: "start-rollout", Method: http.MethodPost, Path: rollouts.path, Status: http.StatusAccepted,
 		Summary: "Replace the release of a service while it serves", Roles: writers, Errors: []int{http.StatusConflict}}, s.startRollout)
+	server.Register(srv, server.Operation{ID: "approve-rollout", Method: http.MethodPost, Path: rollouts.path + "/{id}/approve",
+		Summary: "Let a plan go on to production", Roles: writers, Errors: []int{http.StatusNotFound, http.StatusConflict}}, s.approve)
 	for _, d := range []struct{ update, summary string }{
 		{flow.AbortUpdate, "End a rollout: traffic goes back to the stable release, the new one is removed"},
 		{flow.PauseUpdate, "Hold the traffic of a rollout where it is; a release that turns bad is put back all the same"},
@@ -42,17 +45,29 @@ func (s *Service) mountRollouts(srv *server.Server) {
 
 type startRolloutInput struct {
 	Body struct {
-		Environment string `json:"environment" example:"production"`
-		Service     string `json:"service" example:"student-service"`
-		Release     string `json:"release,omitempty" doc:"What the target runs: the absolute path of an executable on the platform's machine." example:"/srv/releases/student-service"`
-		Rollback    bool   `json:"rollback,omitempty" doc:"Instead of a release: go back at once to the last one that is known to be good."`
-		Weights     []int  `json:"weights,omitempty" nullable:"false" doc:"Percentages of traffic, rising to 100." example:"[10,50,100]"`
-		Soak        string `json:"soak,omitempty" doc:"How long each weight is watched." example:"5s"`
-		ReadyWithin string `json:"readyWithin,omitempty" doc:"How long new instances may take to become ready." example:"60s"`
-		Rules       []rule `json:"rules,omitempty" nullable:"false" doc:"What the release must keep to while it has traffic. Default: at most 1 % errors, 250 ms for 95 of 100 answers and 256 MiB. Empty: only its instances are watched."`
-		MinRequests int    `json:"minRequests,omitempty" doc:"How many requests it must have answered at each weight before it can be called good." example:"50"`
-		SureWithin  string `json:"sureWithin,omitempty" doc:"How long after the soak it may be undecided before everything is put back." example:"5m"`
+		Environment   string   `json:"environment,omitempty" doc:"Where to." example:"production"`
+		Environments  []string `json:"environments,omitempty" nullable:"false" doc:"Instead of environment: several, one after the other." example:"[\"staging\",\"production\"]"`
+		Service       string   `json:"service,omitempty" example:"student-service"`
+		Release       string   `json:"release,omitempty" doc:"What the target runs: the absolute path of an executable on the platform's machine, or the digest of a release that it knows." example:"/srv/releases/student-service"`
+		Services      []part   `json:"services,omitempty" nullable:"false" doc:"Instead of service and release: several, which are rolled out in the order in which they depend on each other."`
+		Gate          *bool    `json:"gate,omitempty" doc:"Wait before production until somebody approves. Default: true when there are several environments."`
+		OtherApprover bool     `json:"otherApprover,omitempty" doc:"Refuse the approval of whoever asks for it now."`
+		ApproveWithin string   `json:"approveWithin,omitempty" doc:"How long it waits for an approval." example:"24h"`
+		Unproven      string   `json:"unproven,omitempty" maxLength:"500" doc:"Why the release may go to production though staging does not run it." example:"staging is being rebuilt"`
+		Rollback      bool     `json:"rollback,omitempty" doc:"Instead of a release: go back at once to the last one that is known to be good."`
+		Weights       []int    `json:"weights,omitempty" nullable:"false" doc:"Percentages of traffic, rising to 100." example:"[10,50,100]"`
+		Soak          string   `json:"soak,omitempty" doc:"How long each weight is watched." example:"5s"`
+		ReadyWithin   string   `json:"readyWithin,omitempty" doc:"How long new instances may take to become ready." example:"60s"`
+		Rules         []rule   `json:"rules,omitempty" nullable:"false" doc:"What the release must keep to while it has traffic. Default: at most 1 % errors, 250 ms for 95 of 100 answers and 256 MiB. Empty: only its instances are watched."`
+		MinRequests   int      `json:"minRequests,omitempty" doc:"How many requests it must have answered at each weight before it can be called good." example:"50"`
+		SureWithin    string   `json:"sureWithin,omitempty" doc:"How long after the soak it may be undecided before everything is put back." example:"5m"`
 	}
+}
+
+// part is a service and its release.
+type part struct {
+	Service string `json:"service" example:"student-service"`
+	Release string `json:"release" doc:"As above." example:"/srv/releases/student-service"`
 }
 
 // rule is a rollout.Rule as callers write it.
@@ -67,29 +82,69 @@ func (s *Service) startRollout(ctx context.Context, in *startRolloutInput) (*sta
 	if !s.cfg.Rollouts() {
 		return nil, server.Conflict("no rollouts here: no target is configured (TARGET_SOCKET)")
 	}
-	caller := identity.FromContext(ctx)
-	asked := rollout.Request{Environment: in.Body.Environment, Service: in.Body.Service, Release: in.Body.Release,
-		Weights: in.Body.Weights, RequestedBy: caller.User, Minimum: in.Body.MinRequests, Rollback: in.Body.Rollback}
-	if in.Body.Rules != nil {
-		asked.Rules = make([]rollout.Rule, len(in.Body.Rules))
-		for i, r := range in.Body.Rules {
-			asked.Rules[i] = rollout.Rule(r)
-		}
+	plan, faults := planOf(in, identity.FromContext(ctx).User)
+	single := len(in.Body.Environments) == 0 && len(in.Body.Services) == 0
+	found := plan.Faults()
+	if single {
+		found = plan.Each.Faults()
 	}
-	faults := slices.Concat(readDuration("soak", in.Body.Soak, &asked.Soak), readDuration("readyWithin", in.Body.ReadyWithin, &asked.ReadyWithin),
-		readDuration("sureWithin", in.Body.SureWithin, &asked.SureWithin))
-	asked = asked.WithDefaults()
-	for _, f := range asked.Faults() {
+	for _, f := range found {
 		faults = append(faults, server.Fault{Field: f.Field, Code: "invalid", Detail: f.Detail})
 	}
 	if len(faults) > 0 {
 		return nil, server.Invalid(faults...)
 	}
+	if one := plan.Each; single {
+		return s.start(ctx, request{
+			kind: operation.Rollout, workflowID: rollout.WorkflowID(one.Environment, one.Service), workflow: flow.Rollout, input: one,
+			summary:     fmt.Sprintf("Rollout of %s in %s", one.Service, one.Environment),
+			environment: one.Environment, subject: one.Service, startedBy: one.RequestedBy,
+		}, rollouts.path)
+	}
+	environments := strings.Join(plan.Environments, ", ")
 	return s.start(ctx, request{
-		kind: operation.Rollout, workflowID: rollout.WorkflowID(asked.Environment, asked.Service), workflow: flow.Rollout, input: asked,
-		summary:     fmt.Sprintf("Rollout of %s in %s", asked.Service, asked.Environment),
-		environment: asked.Environment, subject: asked.Service, startedBy: caller.User,
+		kind: operation.Rollout, workflowID: rollout.PlanID(plan, s.now()), workflow: flow.RolloutPlan, input: plan,
+		summary:     fmt.Sprintf("Rollout of %s in %s", plan.Subject(), environments),
+		environment: environments, subject: plan.Subject(), startedBy: plan.RequestedBy,
 	}, rollouts.path)
+}
+
+// planOf reads what is asked for. A request for one service in one environment is the plan's Each alone.
+func planOf(in *startRolloutInput, user string) (rollout.Plan, []server.Fault) {
+	body := in.Body
+	one := rollout.Request{Environment: body.Environment, Service: body.Service, Release: body.Release, Weights: body.Weights, RequestedBy: user,
+		Minimum: body.MinRequests, Rollback: body.Rollback, Unproven: body.Unproven}
+	if body.Rules != nil {
+		one.Rules = make([]rollout.Rule, len(body.Rules))
+		for i, r := range body.Rules {
+			one.Rules[i] = rollout.Rule(r)
+		}
+	}
+	plan := rollout.Plan{Environments: body.Environments, OtherApprover: body.OtherApprover, RequestedBy: user}
+	faults := slices.Concat(readDuration("soak", body.Soak, &one.Soak), readDuration("readyWithin", body.ReadyWithin, &one.ReadyWithin),
+		readDuration("sureWithin", body.SureWithin, &one.SureWithin), readDuration("approveWithin", body.ApproveWithin, &plan.ApproveWithin))
+	either := func(field, plural string, both bool) {
+		if both {
+			faults = append(faults, server.Fault{Field: field, Code: "invalid", Detail: "is not for a request with " + plural})
+		}
+	}
+	either("environment", "environments", len(body.Environments) > 0 && body.Environment != "")
+	either("service", "services", len(body.Services) > 0 && (body.Service != "" || body.Release != ""))
+	if len(plan.Environments) == 0 {
+		plan.Environments = []string{body.Environment}
+	}
+	if plan.Gate = len(plan.Environments) > 1; body.Gate != nil {
+		plan.Gate = *body.Gate
+	}
+	plan.Services = []rollout.Part{{Service: body.Service, Release: body.Release}}
+	if len(body.Services) > 0 {
+		plan.Services = plan.Services[:0]
+		for _, p := range body.Services {
+			plan.Services = append(plan.Services, rollout.Part(p))
+		}
+	}
+	plan.Each = one
+	return plan.WithDefaults(), faults
 }
 
 func readDuration(field, text string, into *time.Duration) []server.Fault {
@@ -104,6 +159,19 @@ func readDuration(field, text string, into *time.Duration) []server.Fault {
 	return nil
 }
 
+type approvalInput struct {
+	ID   string `path:"id" minLength:"1" maxLength:"10" doc:"The id, or as much of its beginning as tells it from others."`
+	Body struct {
+		Reason string `json:"reason" minLength:"1" maxLength:"500" doc:"Why, for the record."`
+		Plan   string `json:"plan" minLength:"1" maxLength:"64" doc:"The plan's hash, as its outcome shows it: of another plan the approval is refused."`
+	}
+}
+
+func (s *Service) approve(ctx context.Context, in *approvalInput) (*operationOutput, error) {
+	by := flow.Decision{User: identity.FromContext(ctx).User, Reason: in.Body.Reason}
+	return s.update(ctx, in.ID, flow.ApproveUpdate, flow.Approval{Decision: by, Hash: in.Body.Plan})
+}
+
 type decisionInput struct {
 	ID   string `path:"id" minLength:"1" maxLength:"10" doc:"The id, or as much of its beginning as tells it from others."`
 	Body struct {
@@ -113,7 +181,11 @@ type decisionInput struct {
 
 // decide sends a rollout what somebody has decided about it.
 func (s *Service) decide(ctx context.Context, update string, in *decisionInput) (*operationOutput, error) {
-	record, _, err := s.read(ctx, in.ID, operation.Rollout)
+	return s.update(ctx, in.ID, update, flow.Decision{User: identity.FromContext(ctx).User, Reason: in.Body.Reason})
+}
+
+func (s *Service) update(ctx context.Context, id, update string, decision any) (*operationOutput, error) {
+	record, _, err := s.read(ctx, id, operation.Rollout)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +196,7 @@ func (s *Service) decide(ctx context.Context, update string, in *decisionInput) 
 	defer cancel()
 	handle, err := s.temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
 		WorkflowID: record.WorkflowID, RunID: record.RunID, UpdateName: update, WaitForStage: client.WorkflowUpdateStageCompleted,
-		Args: []any{flow.Decision{User: identity.FromContext(ctx).User, Reason: in.Body.Reason}},
+		Args: []any{decision},
 	})
 	if err == nil {
 		err = handle.Get(ctx, nil)

@@ -6,16 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/school-sms/sms/api/ops"
 	"github.com/school-sms/sms/internal/operation"
-	rules "github.com/school-sms/sms/internal/rollout"
 	"github.com/school-sms/sms/workflows/rollout"
 )
 
@@ -27,60 +23,13 @@ func newRolloutCommand(g *globals) *cobra.Command {
 		newListCommand(g, rolloutsPath, "List rollouts, newest first",
 			[]string{"ID", "ENVIRONMENT", "SERVICE", "FROM", "TO", "STATE", "STARTED", "TOOK", ""}, rolloutRow),
 		newShowCommand(g, rolloutsPath, "Show a rollout"), newRolloutWatchCommand(g), newRolloutRollbackCommand(g),
+		newRolloutApproveCommand(g),
 		newRolloutDecisionCommand(g, rollout.AbortUpdate, "End a rollout and put everything back", rollout.Aborted),
 		newRolloutDecisionCommand(g, rollout.PauseUpdate, "Hold the traffic where it is", operation.Succeeded),
 		newRolloutDecisionCommand(g, rollout.ResumeUpdate, "Go on after a pause", operation.Succeeded),
 		newRolloutDecisionCommand(g, rollout.SkipUpdate, "End the present soak", operation.Succeeded),
 		newRolloutDecisionCommand(g, rollout.PromoteUpdate, "Give the new release all traffic without further soaks", operation.Succeeded))
 	return group
-}
-
-func newRolloutStartCommand(g *globals) *cobra.Command {
-	start := &cobra.Command{
-		Use: "start SERVICE=RELEASE", Short: "Start a rollout",
-		Long: "Starts instances of the release beside those that run, tests them before they get traffic, moves traffic over in\n" +
-			"steps, and drains the old ones. Whatever fails puts everything back. RELEASE is the path of an executable.",
-		Example: "  sms rollout start student-service=./bin/student-service --env production --wait",
-		Args:    usageArgs(cobra.ExactArgs(1)),
-	}
-	environment := start.Flags().String("env", "production", "where to: production or staging")
-	weights := start.Flags().IntSlice("weights", nil, "percentages of traffic, rising to 100 (default 10,50,100)")
-	soak := start.Flags().String("soak", "", "how long each weight is watched (default 5s)")
-	within := start.Flags().String("ready-within", "", "how long new instances may take to become ready (default 1m)")
-	errorRate := start.Flags().Float64("max-error-rate", 0.01, "the share of answers with status 5xx beyond which everything is put back, unless the stable release is no better")
-	latency := start.Flags().Duration("max-latency", 250*time.Millisecond, "likewise for the time that 95 of 100 answers take at most")
-	memory := start.Flags().Int("max-memory", 256, "likewise for the MiB that an instance holds resident")
-	minimum := start.Flags().Int("min-requests", 0, "how many requests the release must answer at each weight before it can be called good (default 50)")
-	sure := start.Flags().String("sure-within", "", "how long after a soak that may be undecided (default 5m)")
-	wait := waitFlag(start)
-	start.RunE = func(cmd *cobra.Command, args []string) error {
-		service, release, ok := strings.Cut(args[0], "=")
-		if !ok || service == "" || release == "" {
-			return usageError{fmt.Errorf("%q: want SERVICE=RELEASE, such as student-service=./bin/student-service", args[0])}
-		}
-		path, err := filepath.Abs(release)
-		if err != nil {
-			return err
-		}
-		body := map[string]any{"environment": *environment, "service": service, "release": path}
-		if len(*weights) > 0 {
-			body["weights"] = *weights
-		}
-		if start.Flags().Changed("max-error-rate") || start.Flags().Changed("max-latency") || start.Flags().Changed("max-memory") {
-			body["rules"] = []rules.Rule{{Metric: rules.ErrorRate, Max: *errorRate}, {Metric: rules.Latency, Max: latency.Seconds()},
-				{Metric: rules.Memory, Max: float64(*memory) * (1 << 20)}}
-		}
-		if *minimum != 0 {
-			body["minRequests"] = *minimum
-		}
-		for field, value := range map[string]string{"soak": *soak, "readyWithin": *within, "sureWithin": *sure} {
-			if value != "" {
-				body[field] = value
-			}
-		}
-		return g.begin(cmd, rolloutsPath, body, *wait, operation.Succeeded)
-	}
-	return start
 }
 
 func newRolloutWatchCommand(g *globals) *cobra.Command {
@@ -112,6 +61,43 @@ func newRolloutDecisionCommand(g *globals, update, short, good string) *cobra.Co
 		return g.print(cmd, o, func(t *table) { t.row(fmt.Sprintf("rollout %s of %s: %s", o.ID, o.Subject, update)) })
 	}
 	return decide
+}
+
+// newRolloutApproveCommand approves the plan as it is shown: the server refuses when it is another by then.
+func newRolloutApproveCommand(g *globals) *cobra.Command {
+	approve := &cobra.Command{Use: "approve ID", Short: "Let a plan that waits go on to production", Args: usageArgs(cobra.ExactArgs(1)),
+		Example: "  sms rollout approve 7h2k --reason \"seen in staging\" --wait"}
+	reason := approve.Flags().String("reason", "", "why, for the record")
+	plan := approve.Flags().String("plan", "", "the plan that is approved, by its hash (default: the one that waits now)")
+	wait := waitFlag(approve)
+	approve.RunE = func(cmd *cobra.Command, args []string) error {
+		if *reason == "" {
+			return usageError{errors.New("--reason is missing: why?")}
+		}
+		path := rolloutsPath + "/" + url.PathEscape(args[0])
+		var o ops.Operation
+		if err := g.call(cmd.Context(), http.MethodGet, path, nil, &o); err != nil {
+			return err
+		}
+		var outcome rollout.PlanOutcome
+		_ = json.Unmarshal(o.Outcome, &outcome) // without a hash the server says why
+		if *plan == "" {
+			*plan = outcome.Hash
+		}
+		if err := g.call(cmd.Context(), http.MethodPost, path+"/approve", map[string]string{"reason": *reason, "plan": *plan}, &o); err != nil {
+			return err
+		}
+		if *wait {
+			return g.wait(cmd, path, operation.Succeeded)
+		}
+		return g.print(cmd, o, func(t *table) {
+			t.row(fmt.Sprintf("plan %s is approved:", *plan))
+			for _, part := range outcome.Services {
+				t.row("  "+part.Service, part.Release)
+			}
+		})
+	}
+	return approve
 }
 
 func newRolloutRollbackCommand(g *globals) *cobra.Command {

@@ -3,10 +3,13 @@
 package rollout
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/school-sms/sms/internal/target"
@@ -15,23 +18,28 @@ import (
 // Gateway is the service that splits traffic for the others, and has nobody to split its own.
 const Gateway = "api-gateway"
 
+// Production is the environment that needs proof and approval.
+const Production = "production"
+
 // Services that can be rolled out.
 func Services() []string { return []string{Gateway, "configuration-service", "student-service"} }
 
 // Environments that can be rolled out to.
-func Environments() []string { return []string{"production", "staging"} }
+func Environments() []string { return []string{Production, "staging"} }
 
 // Request asks for a rollout of one service in one environment.
 type Request struct {
 	Environment string `json:"environment"`
 	Service     string `json:"service"`
-	// Release is what the target runs: on one machine the absolute path of an executable.
+	// Release is what the target runs: on one machine the absolute path of an executable, or the digest of one that it knows.
 	Release     string `json:"release,omitempty"`
 	RequestedBy string `json:"requestedBy"`
 	// Rollback goes back to the last release that is known to be good, at once: no release is named, no weight is held.
 	Rollback bool `json:"rollback,omitempty"`
 	// Converge only puts back what a terminated rollout has left. No release is named.
 	Converge bool `json:"converge,omitempty"`
+	// Unproven says why a release may go to production that staging does not run. Empty: it may not.
+	Unproven string `json:"unproven,omitempty"`
 	// Weights are the percentages of traffic that the new release gets, one after the other; the last is 100.
 	// Default: 10, 50, 100.
 	Weights []int `json:"weights,omitempty"`
@@ -106,8 +114,8 @@ func (r Request) Faults() []Fault {
 	switch none := r.Rollback || r.Converge; {
 	case none && r.Release != "":
 		fault("release", "is not for a rollback, which goes to the last release that is known to be good")
-	case !none && !filepath.IsAbs(r.Release):
-		fault("release", "%q is not the absolute path of an executable on the platform's machine", r.Release)
+	case !none && !filepath.IsAbs(r.Release) && !IsDigest(r.Release):
+		fault("release", "%q is neither the absolute path of an executable on the platform's machine nor the digest of a release that is there", r.Release)
 	}
 	if !slices.IsSorted(r.Weights) || len(slices.Compact(slices.Clone(r.Weights))) != len(r.Weights) ||
 		len(r.Weights) == 0 || r.Weights[0] < 1 || r.Weights[len(r.Weights)-1] != 100 {
@@ -138,6 +146,13 @@ func (r Request) Err() error {
 		errs = append(errs, f)
 	}
 	return errors.Join(errs...)
+}
+
+// IsDigest reports whether a release is named by its content.
+func IsDigest(release string) bool {
+	hash, ok := strings.CutPrefix(release, "sha256:")
+	raw, err := hex.DecodeString(hash)
+	return ok && err == nil && len(raw) == sha256.Size
 }
 
 // WorkflowID is the lock: one rollout at a time for a service in an environment.

@@ -55,16 +55,17 @@ func (p *Platform) temporalEnv() []string {
 }
 
 func (p *Platform) workerEnv() []string {
-	gateways := Production + "=" + p.gatewayURL(Production)
+	gateways, proveIn := Production+"="+p.gatewayURL(Production), ""
 	if p.options.Staging {
 		gateways += "," + Staging + "=" + p.gatewayURL(Staging)
+		proveIn = Staging
 	}
 	keys := p.layout.BackupKeys(p.options.Services)
 	return []string{
 		"BACKUP_RECIPIENTS_FILE=" + keys.Recipients, "BACKUP_IDENTITIES_FILE=" + keys.Identities, "BACKUP_ENCRYPTION=" + keys.Encryption,
 		"BACKUP_DATABASES=" + p.backupDatabases(), "BACKUP_DIR=" + p.layout.backups(), "PGPASSFILE=" + p.layout.backupPasswords(),
 		"POSTGRES_BIN=" + p.cluster.Bin, "SMOKE_GATEWAYS=" + gateways, "SMOKE_TOKEN_FILE=" + p.layout.workerToken(), "DISCOVERY_TOKEN_FILE=" + p.layout.workerToken(),
-		"TARGET_SOCKET=" + p.layout.Socket(), "SCHEDULE_TIMEZONE=" + p.options.TimeZone,
+		"TARGET_SOCKET=" + p.layout.Socket(), "ROLLOUT_PROVE_IN=" + proveIn, "SCHEDULE_TIMEZONE=" + p.options.TimeZone,
 	}
 }
 

@@ -65,7 +65,7 @@ func TestBadReleases(t *testing.T) {
 	} {
 		p.run(t, bad.name, func(t *testing.T, p *platform) {
 			l := startLoad(p, "/api/v1/students/"+made.StudentID)
-			out, code := p.sms("rollout", "start", "student-service="+writeRelease(t, "student-service", bad.content), "--env", "production",
+			out, code := p.sms("rollout", "start", "student-service="+writeRelease(t, "student-service", bad.content), "--env", "production", "--unproven", "a test",
 				"--soak", "10s", "--ready-within", "10s", "--wait")
 			if code != 1 || !strings.Contains(out, bad.reason) || !strings.Contains(out, "rolled-back") {
 				t.Errorf("exit %d, want 1 with %q\n%s", code, bad.reason, out)
@@ -82,7 +82,7 @@ func TestBadReleases(t *testing.T) {
 
 	p.run(t, "a good one, and back by a rollback", func(t *testing.T, p *platform) {
 		l := startLoad(p, "/api/v1/students/"+made.StudentID)
-		p.mustSMS("rollout", "start", "student-service="+releaseOf(t, "student-service", "next"), "--env", "production", "--soak", "1s", "--wait")
+		p.mustSMS("rollout", "start", "student-service="+releaseOf(t, "student-service", "next"), "--env", "production", "--unproven", "a test", "--soak", "1s", "--wait")
 		if p.releases("student-service")[0] == stable[0].Release {
 			t.Fatal("the release is not another")
 		}
@@ -101,7 +101,7 @@ func TestBadReleases(t *testing.T) {
 	p.run(t, "decided by people, then terminated", func(t *testing.T, p *platform) {
 		l := startLoad(p, "/api/v1/students/"+made.StudentID)
 		stable := p.instances("student-service")
-		id := p.begin("rollout", "start", "student-service="+releaseOf(t, "student-service", "held"), "--env", "production", "--soak", "10m")
+		id := p.begin("rollout", "start", "student-service="+releaseOf(t, "student-service", "held"), "--env", "production", "--unproven", "a test", "--soak", "10m")
 		at := func(weight string) {
 			eventually(t, operationWithin, weight, func() (bool, string) {
 				out := p.mustSMS("rollout", "list")

@@ -54,7 +54,7 @@ func TestKilledProcesses(t *testing.T) {
 					release = p.diesLater(t, "configuration-service")
 				}
 				backup := p.begin("backup", "run", "student_db")
-				rollout := p.begin("rollout", "start", "configuration-service="+release, "--env", "production", "--soak", "1s")
+				rollout := p.begin("rollout", "start", "configuration-service="+release, "--env", "production", "--unproven", "a test", "--soak", "1s")
 				<-time.After(time.Duration(round) * laterEachRound)
 				before := p.standing("rollouts", rollout)
 				p.kill9(victim)
@@ -158,7 +158,7 @@ func TestKilledSupervisor(t *testing.T) {
 	p := up(t, dir)
 	var made struct{ StudentID string }
 	p.call(http.MethodPost, "/api/v1/students", student("9000000003")).into(t, &made)
-	rollout := p.begin("rollout", "start", "student-service="+releaseOf(t, "student-service", "x"), "--env", "production", "--soak", "2s")
+	rollout := p.begin("rollout", "start", "student-service="+releaseOf(t, "student-service", "x"), "--env", "production", "--unproven", "a test", "--soak", "2s")
 	p.kill()
 
 	p = up(t, dir)

@@ -197,7 +197,7 @@ func walkActuators(t *testing.T, p *platform) {
 }
 
 func walkUsage(t *testing.T, p *platform) {
-	for _, args := range [][]string{{"token", "create"}, {"nonsense"}, {"backup", "run"}, {"rollout", "start", "student-service"}, {"status", "--nonsense"}, {"restart", "nonsense"}} {
+	for _, args := range [][]string{{"token", "create"}, {"nonsense"}, {"backup", "run"}, {"rollout", "start", "student-service"}, {"rollout", "start"}, {"status", "--nonsense"}, {"restart", "nonsense"}} {
 		if out, code := p.sms(args...); code != 2 {
 			t.Errorf("sms %v: exit %d, want 2\n%s", args, code, out)
 		}
@@ -296,7 +296,7 @@ func walkRollouts(t *testing.T, p *platform) {
 
 	for _, service := range []string{"student-service", "configuration-service", "api-gateway"} {
 		before := p.releases(service)
-		out := p.mustSMS("rollout", "start", service+"="+releaseOf(t, service, "good"), "--env", "production", "--soak", "1s", "--wait")
+		out := p.mustSMS("rollout", "start", service+"="+releaseOf(t, service, "good"), "--env", "production", "--unproven", "a test", "--soak", "1s", "--wait")
 		after := p.releases(service)
 		if !strings.Contains(out, "succeeded") || len(after) != 1 || slices.Equal(before, after) {
 			t.Fatalf("a good release of %s: before %v, after %v\n%s", service, before, after, out)
@@ -312,7 +312,7 @@ func walkRollouts(t *testing.T, p *platform) {
 		"fails the smoke test": {breaksQueries, "expected status 200, found status 500"},
 	} {
 		p.run(t, name, func(t *testing.T, p *platform) {
-			out, code := p.sms("rollout", "start", "student-service="+writeRelease(t, "student-service", bad.script), "--env", "production",
+			out, code := p.sms("rollout", "start", "student-service="+writeRelease(t, "student-service", bad.script), "--env", "production", "--unproven", "a test",
 				"--soak", "1s", "--ready-within", "5s", "--wait")
 			if code != 1 || !strings.Contains(out, bad.reason) || !strings.Contains(out, "rolled-back") {
 				t.Errorf("exit %d, want 1 with %q\n%s", code, bad.reason, out)
@@ -329,8 +329,8 @@ func walkRollouts(t *testing.T, p *platform) {
 }
 
 func walkAbort(t *testing.T, p *platform, good []string) {
-	id := p.begin("rollout", "start", "student-service="+releaseOf(t, "student-service", "abort"), "--env", "production", "--soak", "10m")
-	if out, code := p.sms("rollout", "start", "student-service="+releaseOf(t, "student-service", "second"), "--env", "production"); code != 1 || !strings.Contains(out, id) {
+	id := p.begin("rollout", "start", "student-service="+releaseOf(t, "student-service", "abort"), "--env", "production", "--unproven", "a test", "--soak", "10m")
+	if out, code := p.sms("rollout", "start", "student-service="+releaseOf(t, "student-service", "second"), "--env", "production", "--unproven", "a test"); code != 1 || !strings.Contains(out, id) {
 		t.Errorf("a second rollout of the same service: exit %d, and the answer should name %s:\n%s", code, id, out)
 	}
 	eventually(t, operationWithin, "10 % of the traffic", func() (bool, string) {
@@ -389,6 +389,8 @@ func (p *platform) recordRollouts() {
 	for _, r := range listed.Content {
 		name := r.State
 		switch {
+		case strings.HasPrefix(r.WorkflowID, "rollout-plan/"):
+			name = "plan-" + r.State
 		case r.Input.Rollback:
 			name = "rollback-" + r.State
 		case r.Input.Converge:

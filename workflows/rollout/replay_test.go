@@ -7,9 +7,9 @@ import (
 	"github.com/school-sms/sms/workflows/rollout"
 )
 
-// The histories are those of real runs, recorded with `go test ./test/e2e -run 'TestWalk|TestBadReleases' -record`; those that begin with
+// The histories are those of real runs, recorded with `go test ./test/e2e -run 'TestWalk|TestBadReleases|TestPlan' -record`; those that begin with
 // unmeasured are of rollouts before there was an analysis.
 func TestRecordedHistoriesReplay(t *testing.T) {
 	t.Parallel()
-	temporaltest.Replay(t, "testdata", rollout.Rollout, rollout.Janitor)
+	temporaltest.Replay(t, "testdata", rollout.Rollout, rollout.RolloutPlan, rollout.Janitor)
 }

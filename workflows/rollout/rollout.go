@@ -111,6 +111,10 @@ func (r *run) forward(ctx workflow.Context) error {
 		return nil
 	}
 
+	if err := r.prove(ctx); err != nil {
+		return err
+	}
+
 	// 2. Hold traffic where it is, and start the new instances beside it.
 	r.touched = true
 	r.Step(fmt.Sprintf("Start %d × %s without traffic", r.stable.Replicas, short(r.outcome.To)))
@@ -181,6 +185,25 @@ func (r *run) resolveLastGood(ctx workflow.Context) error {
 		return err
 	}
 	r.Done(short(r.outcome.To))
+	return nil
+}
+
+// prove lets into production only what staging runs, at the end of a rollout that went well.
+func (r *run) prove(ctx workflow.Context) error {
+	if r.Environment != rollout.Production || r.Rollback || workflow.GetVersion(ctx, "prove", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return nil
+	}
+	const step = "Look for it in staging"
+	if r.Unproven != "" {
+		r.Skip(step, r.Unproven)
+		return nil
+	}
+	r.Step(step)
+	var proof string
+	if err := call(ctx, acts.ProveRelease, activities.CurrentInput{Service: r.service, Release: r.outcome.To}, &proof); err != nil {
+		return err
+	}
+	r.Done(proof)
 	return nil
 }
 

@@ -1,0 +1,133 @@
+package rollout
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Plan takes releases of one or more services through one or more environments.
+type Plan struct {
+	// Environments in their order: the next begins when the one before has ended well.
+	Environments []string `json:"environments"`
+	// Services in their order: those of a later place are rolled out when those before have ended well. See Order.
+	Services []Part `json:"services"`
+	// Gate holds the plan before production until somebody approves it.
+	Gate bool `json:"gate"`
+	// OtherApprover refuses the approval of whoever asked for the plan.
+	OtherApprover bool `json:"otherApprover,omitempty"`
+	// ApproveWithin is how long the gate waits. Default: 24 h.
+	ApproveWithin time.Duration `json:"approveWithin,omitempty"`
+	RequestedBy   string        `json:"requestedBy"`
+	// Each is how every service is rolled out in every environment; its environment, service and release are not used.
+	Each Request `json:"each"`
+}
+
+// Part is one service of a plan.
+type Part struct {
+	Service string `json:"service"`
+	Release string `json:"release"`
+}
+
+// Limits of a Plan.
+const (
+	DefaultApproveWithin = 24 * time.Hour
+	maxApproveWithin     = 30 * 24 * time.Hour
+)
+
+// WithDefaults fills in what was not asked for, and puts the services into the order in which they depend on each other.
+func (p Plan) WithDefaults() Plan {
+	if p.ApproveWithin == 0 {
+		p.ApproveWithin = DefaultApproveWithin
+	}
+	p.Each = p.Each.WithDefaults()
+	p.Services = slices.Clone(p.Services)
+	slices.SortStableFunc(p.Services, func(a, b Part) int { return slices.Index(order, a.Service) - slices.Index(order, b.Service) })
+	return p
+}
+
+// order is that in which services depend on each other: what others ask comes first, the door last.
+var order = []string{"configuration-service", "student-service", Gateway}
+
+// Subject names the services.
+func (p Plan) Subject() string {
+	names := make([]string, len(p.Services))
+	for i, part := range p.Services {
+		names[i] = part.Service
+	}
+	return strings.Join(names, ", ")
+}
+
+// PlanID names the workflow of a plan that is asked for at a time. It is no lock: its rollouts have theirs.
+func PlanID(p Plan, at time.Time) string {
+	return "rollout-plan/" + p.Hash() + "/" + at.UTC().Format(time.RFC3339Nano)
+}
+
+// Request is the rollout of one part in one environment.
+func (p Plan) Request(environment string, part Part) Request {
+	r := p.Each
+	r.Environment, r.Service, r.Release, r.RequestedBy = environment, part.Service, part.Release, p.RequestedBy
+	return r
+}
+
+// Faults names everything that is wrong with the plan.
+func (p Plan) Faults() []Fault {
+	var faults []Fault
+	fault := func(field, format string, args ...any) {
+		faults = append(faults, Fault{field, fmt.Sprintf(format, args...)})
+	}
+	if len(p.Environments) == 0 || len(slices.Compact(slices.Sorted(slices.Values(p.Environments)))) != len(p.Environments) {
+		fault("environments", "%q must name environments of %v, each once", p.Environments, Environments())
+	}
+	var services []string
+	for _, part := range p.Services {
+		services = append(services, part.Service)
+	}
+	if len(services) == 0 || len(slices.Compact(slices.Sorted(slices.Values(services)))) != len(services) {
+		fault("services", "%q must name services of %v, each once", services, Services())
+	}
+	if p.ApproveWithin < time.Minute || p.ApproveWithin > maxApproveWithin {
+		fault("approveWithin", "%s is not between 1m and %s", p.ApproveWithin, maxApproveWithin)
+	}
+	if p.Each.Rollback || p.Each.Converge {
+		fault("rollback", "is not for a plan: roll back one service")
+	}
+	for _, environment := range p.Environments {
+		for _, part := range p.Services {
+			for _, f := range p.Request(environment, part).Faults() {
+				if !slices.Contains(faults, f) {
+					faults = append(faults, f)
+				}
+			}
+		}
+	}
+	return faults
+}
+
+// Hash is what an approval is bound to: with any other release, order or rule it is another.
+func (p Plan) Hash() string {
+	raw, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // only numbers that JSON does not know, which Faults has refused
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:8])
+}
+
+// Proven says whether a release may go to production by what was promoted in staging and what runs there: staging must run it, and must
+// have come to it at the end of a rollout with smoke tests, which a rollback has not. Otherwise it says why not.
+func Proven(staging []Promotion, runs, release string) (by Promotion, why string) {
+	for _, p := range slices.Backward(staging) {
+		if p.Release == release && !p.Rollback {
+			if runs != release {
+				return p, "staging has run it, but runs another release by now"
+			}
+			return p, ""
+		}
+	}
+	return Promotion{}, "it has not ended a rollout in staging well"
+}

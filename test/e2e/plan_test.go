@@ -1,0 +1,75 @@
+package e2e
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestPlan takes releases of two services through staging and, once that is approved, through production, under load.
+func TestPlan(t *testing.T) {
+	t.Parallel()
+	p := up(t, newDataDir(t))
+	var made struct{ StudentID string }
+	p.call(http.MethodPost, "/api/v1/students", student("9000000003")).into(t, &made)
+	student, configuration := releaseOf(t, "student-service", "planned"), releaseOf(t, "configuration-service", "planned")
+	stable := p.releases("student-service")
+
+	if out, code := p.sms("rollout", "start", "student-service="+student, "--env", "production", "--wait"); code != 1 || !strings.Contains(out, "has not ended a rollout in staging well") {
+		t.Errorf("a release that staging has not seen: exit %d\n%s", code, out)
+	}
+
+	plan := filepath.Join(t.TempDir(), "release.yaml")
+	content := "environments: [staging, production]\nsoak: 1s\nservices:\n  - {service: student-service, release: " + student + "}\n  - {service: configuration-service, release: " + configuration + "}\n"
+	if err := os.WriteFile(plan, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := startLoad(p, "/api/v1/students/"+made.StudentID)
+	id := p.begin("rollout", "start", "--plan", plan)
+	eventually(t, operationWithin, "the gate", func() (bool, string) {
+		out := p.mustSMS("rollout", "show", id)
+		return strings.Contains(out, "for an approval of plan"), out
+	})
+	if now := p.releases("student-service"); !slices.Equal(now, stable) {
+		t.Errorf("production runs %v before the approval", now)
+	}
+	// What lies at the path by now is not what was approved.
+	if err := os.WriteFile(student, []byte("#!/bin/sh\nexit 3\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := p.sms("rollout", "approve", id, "--reason", "seen", "--plan", "0000000000000000"); code != 1 || !strings.Contains(out, "is not this plan") {
+		t.Errorf("the approval of another plan: exit %d\n%s", code, out)
+	}
+	if out := p.mustSMS("rollout", "approve", id, "--reason", "seen in staging", "--wait"); !strings.Contains(out, "succeeded") || !strings.Contains(out, "approved by admin: seen in staging") {
+		t.Errorf("the plan:\n%s", out)
+	}
+	if now := p.releases("student-service"); len(now) != 1 || slices.Equal(now, stable) {
+		t.Errorf("production runs %v after it", now)
+	}
+	l.endWithin(t, 0)
+
+	for want, args := range map[string][]string{
+		"moon":                    {"--env", "moon,production"},
+		"is not between 0":        {"--env", "staging,production", "--soak", "-1s"},
+		"neither the absolute":    {"--env", "staging,production", "student-service=sha256:12"},
+		"wieghts: is not a field": {"--plan", badPlan(t)},
+		"is not a time such as":   {"--approve-within", "tomorrow"},
+	} {
+		if out, code := p.sms(append([]string{"rollout", "start", "configuration-service=" + configuration}, args...)...); code != 1 || !strings.Contains(out, want) {
+			t.Errorf("%v: exit %d, want %q\n%s", args, code, want, out)
+		}
+	}
+	p.recordRollouts()
+}
+
+func badPlan(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(path, []byte("wieghts: [10, 100]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

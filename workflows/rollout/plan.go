@@ -1,0 +1,227 @@
+package rollout
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	enums "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	activities "github.com/school-sms/sms/activities/rollout"
+	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/internal/rollout"
+	"github.com/school-sms/sms/internal/target"
+	"github.com/school-sms/sms/workflows/progress"
+)
+
+// ApproveUpdate lets a plan go on that waits at its gate. It takes an Approval.
+const ApproveUpdate = "approve"
+
+// Approval is a Decision about what is approved.
+type Approval struct {
+	Decision
+	// Hash is the plan's, as its approver has seen it.
+	Hash string `json:"hash"`
+}
+
+// PlanOutcome is what a plan reports of itself.
+type PlanOutcome struct {
+	// Hash is what an approval names.
+	Hash     string         `json:"hash"`
+	Services []rollout.Part `json:"services"`
+	// Rollouts are those that the plan has begun.
+	Rollouts  []PlannedRollout `json:"rollouts,omitempty"`
+	Reason    string           `json:"reason,omitempty"`
+	Decisions []Decision       `json:"decisions,omitempty"`
+}
+
+// PlannedRollout is a rollout of a plan.
+type PlannedRollout struct {
+	// ID is that of its operation; empty while it is not known.
+	ID          string `json:"id,omitempty"`
+	Environment string `json:"environment"`
+	Service     string `json:"service"`
+	State       string `json:"state"`
+}
+
+// RolloutPlan takes releases through environments, service by service. Releases are known by their content from the beginning: what lies at
+// a path later changes nothing. When a rollout fails, those of its environment that the plan has ended well before are rolled back,
+// the last first.
+func RolloutPlan(ctx workflow.Context, in rollout.Plan) (PlanOutcome, error) {
+	in = in.WithDefaults()
+	p, err := progress.Start(ctx, progress.Operation{Kind: operation.Rollout, Environment: strings.Join(in.Environments, ", "),
+		Subject: in.Subject(), StartedBy: in.RequestedBy, Input: in, Summary: "Begins."})
+	if err != nil {
+		return PlanOutcome{}, p.EndFailed(err, nil)
+	}
+	if faults := in.Faults(); len(faults) > 0 {
+		return PlanOutcome{}, first(p.End(operation.Failed, faults[0].Error(), nil), refused(faults[0]))
+	}
+	r := &planRun{Plan: in, Progress: p}
+	forward, cancel := workflow.WithCancel(ctx)
+	if err := r.listen(ctx, cancel); err != nil {
+		return r.outcome, r.EndFailed(err, nil)
+	}
+	environment, err := r.forward(forward)
+	if err == nil {
+		return r.outcome, r.End(operation.Succeeded, fmt.Sprintf("%s went through %s.", in.Subject(), strings.Join(in.Environments, ", ")), r.outcome)
+	}
+	return r.outcome, r.back(ctx, environment, err)
+}
+
+type planRun struct {
+	rollout.Plan
+	*progress.Progress
+	outcome         PlanOutcome
+	abort, approved *Decision
+	waiting         bool // at the gate
+}
+
+// listen takes the approval and an abort from now on.
+func (r *planRun) listen(ctx workflow.Context, cancel workflow.CancelFunc) error {
+	decided := func(ctx workflow.Context, d Decision, what string) *Decision {
+		d.What, d.At = what, workflow.Now(ctx)
+		r.outcome.Decisions = append(r.outcome.Decisions, d)
+		return &d
+	}
+	err := workflow.SetUpdateHandlerWithOptions(ctx, ApproveUpdate, func(ctx workflow.Context, a Approval) error {
+		r.approved = decided(ctx, a.Decision, ApproveUpdate)
+		return nil
+	}, workflow.UpdateHandlerOptions{Description: "Let the plan go on to production.", Validator: func(a Approval) error {
+		switch {
+		case r.abort != nil:
+			return fmt.Errorf("already aborted by %s", r.abort.User)
+		case !r.waiting || r.approved != nil:
+			return errors.New("it does not wait for an approval")
+		case a.Hash != r.outcome.Hash:
+			return fmt.Errorf("%q is not this plan, which is %s", a.Hash, r.outcome.Hash)
+		case r.OtherApprover && a.User == r.RequestedBy:
+			return fmt.Errorf("%s has asked for it: somebody else must approve", a.User)
+		}
+		return nil
+	}})
+	if err != nil {
+		return err
+	}
+	return workflow.SetUpdateHandlerWithOptions(ctx, AbortUpdate, func(ctx workflow.Context, d Decision) error {
+		r.abort = decided(ctx, d, AbortUpdate)
+		cancel()
+		return nil
+	}, workflow.UpdateHandlerOptions{Description: "End the plan and what it has under way.", Validator: func(Decision) error {
+		if r.abort != nil {
+			return fmt.Errorf("already aborted by %s", r.abort.User)
+		}
+		return nil
+	}})
+}
+
+// forward goes through the environments, and returns the one in which it failed.
+func (r *planRun) forward(ctx workflow.Context) (environment string, err error) {
+	// 1. Know the releases by their content: from here on, nothing else counts.
+	r.Step("Import the releases")
+	for i, part := range r.Services {
+		var release target.Release
+		if err := call(ctx, acts.ImportRelease, activities.ImportInput{Service: part.Service, Release: part.Release}, &release); err != nil {
+			return "", err
+		}
+		r.Services[i].Release = release.Digest
+	}
+	r.outcome.Hash, r.outcome.Services = r.Hash(), r.Services
+	r.Done("plan " + r.outcome.Hash)
+
+	for _, environment := range r.Environments {
+		// 2. Nobody's production changes by surprise.
+		if environment == rollout.Production && r.Gate {
+			if err := r.gate(ctx); err != nil {
+				return "", err
+			}
+		}
+		// 3. Service by service.
+		for _, part := range r.Services {
+			if err := r.roll(ctx, r.Request(environment, part)); err != nil {
+				return environment, err
+			}
+		}
+	}
+	return "", nil
+}
+
+// gate waits for an approval.
+func (r *planRun) gate(ctx workflow.Context) error {
+	r.Step("Wait for an approval of plan " + r.outcome.Hash)
+	r.Say(operation.Running, fmt.Sprintf("Waits until %s for an approval of plan %s.", workflow.Now(ctx).Add(r.ApproveWithin).UTC().Format(time.RFC3339), r.outcome.Hash), r.outcome)
+	r.waiting = true
+	approved, err := workflow.AwaitWithTimeout(ctx, r.ApproveWithin, func() bool { return r.approved != nil })
+	r.waiting = false
+	switch {
+	case err != nil:
+		return err
+	case !approved:
+		return fmt.Errorf("nobody approved it within %s", r.ApproveWithin)
+	}
+	r.Done(fmt.Sprintf("approved by %s: %s", r.approved.User, r.approved.Reason))
+	return nil
+}
+
+// roll is one rollout, which puts back by itself what fails.
+func (r *planRun) roll(ctx workflow.Context, in rollout.Request) error {
+	verb := "Roll out " + short(in.Release)
+	if in.Rollback {
+		verb = "Roll back"
+	}
+	r.Step(fmt.Sprintf("%s: %s in %s", verb, in.Service, in.Environment))
+	child := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+		WorkflowID: rollout.WorkflowID(in.Environment, in.Service), WaitForCancellation: true,
+		ParentClosePolicy: enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL,
+		StaticSummary:     fmt.Sprintf("Rollout of %s in %s, of plan %s", in.Service, in.Environment, r.ID()),
+	}), Rollout, in)
+	begun := PlannedRollout{Environment: in.Environment, Service: in.Service, State: operation.Running}
+	var run workflow.Execution
+	if err := child.GetChildWorkflowExecution().Get(ctx, &run); err != nil {
+		if _, held := errors.AsType[*temporal.ChildWorkflowExecutionAlreadyStartedError](err); held {
+			return fmt.Errorf("another rollout of %s in %s runs: wait for it to end", in.Service, in.Environment)
+		}
+		return err
+	}
+	begun.ID = operation.ID(run.ID, run.RunID)
+	r.outcome.Rollouts = append(r.outcome.Rollouts, begun)
+	r.Say(operation.Running, r.Record().Summary+", by "+begun.ID, r.outcome)
+	err := child.Get(ctx, nil)
+	last := &r.outcome.Rollouts[len(r.outcome.Rollouts)-1]
+	if last.State = operation.Succeeded; err != nil {
+		last.State = operation.Failed
+		return err
+	}
+	r.Done(begun.ID)
+	return nil
+}
+
+// back rolls back what the plan has ended well in the environment in which it failed.
+func (r *planRun) back(ctx workflow.Context, environment string, cause error) error {
+	state, reason := RolledBack, why(cause)
+	switch { // a rollout that was cancelled with its plan ends by itself, and says so
+	case r.abort != nil:
+		state, reason = Aborted, fmt.Sprintf("aborted by %s: %s", r.abort.User, r.abort.Reason)
+	case ctx.Err() != nil:
+		state, reason = Aborted, "cancelled"
+	}
+	r.outcome.Reason = reason
+	r.Fail(reason)
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	for _, done := range slices.Backward(slices.Clone(r.outcome.Rollouts)) {
+		if done.Environment != environment || done.State != operation.Succeeded {
+			continue
+		}
+		in := rollout.Request{Environment: environment, Service: done.Service, RequestedBy: r.RequestedBy, Rollback: true, ReadyWithin: r.Each.ReadyWithin}
+		if err := r.roll(ctx, in); err != nil {
+			summary := fmt.Sprintf("%s; and %s in %s could not be rolled back: %s.", progress.Sentence(reason), done.Service, environment, why(err))
+			return first(r.End(operation.Failed, summary, r.outcome), ended(operation.Failed, why(err)))
+		}
+	}
+	return first(r.End(state, progress.Sentence(reason), r.outcome), ended(state, reason))
+}
