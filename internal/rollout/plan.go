@@ -64,7 +64,7 @@ func (p Plan) Subject() string {
 
 // PlanID names the workflow of a plan that is asked for at a time. It is no lock: its rollouts have theirs.
 func PlanID(p Plan, at time.Time) string {
-	return "rollout-plan/" + p.Hash() + "/" + at.UTC().Format(time.RFC3339Nano)
+	return "rollout-plan/" + strings.ReplaceAll(p.Subject(), ", ", "+") + "/" + at.UTC().Truncate(time.Millisecond).Format(time.RFC3339Nano)
 }
 
 // Request is the rollout of one part in one environment.
