@@ -2,9 +2,11 @@ package ops
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -44,7 +46,8 @@ func (s *Service) mountRollouts(srv *server.Server) {
 }
 
 type startRolloutInput struct {
-	Body struct {
+	RequestID string `header:"Idempotency-Key" maxLength:"255" doc:"Names this request. Sent again by you with the same body it is answered with the rollout that it has begun." example:"8e03978e-40d5-43dd-bc93-6894a57f9324"`
+	Body      struct {
 		Environment   string   `json:"environment,omitempty" doc:"Where to." example:"production"`
 		Environments  []string `json:"environments,omitempty" nullable:"false" doc:"Instead of environment: several, one after the other." example:"[\"staging\",\"production\"]"`
 		Service       string   `json:"service,omitempty" example:"student-service"`
@@ -94,26 +97,87 @@ func (s *Service) startRollout(ctx context.Context, in *startRolloutInput) (*sta
 	if len(faults) > 0 {
 		return nil, server.Invalid(faults...)
 	}
+	return s.startOnce(ctx, in.RequestID, rolloutOf(plan, single, s.now()))
+}
+
+// rolloutOf is the operation that does the plan, or its Each alone.
+func rolloutOf(plan rollout.Plan, single bool, now time.Time) request {
 	if one := plan.Each; single {
-		return s.start(ctx, request{
+		return request{
 			kind: operation.Rollout, workflowID: rollout.WorkflowID(one.Environment, one.Service), workflow: flow.Rollout, input: one,
 			summary:     fmt.Sprintf("Rollout of %s in %s", one.Service, one.Environment),
 			environment: one.Environment, subject: one.Service, startedBy: one.RequestedBy,
-		}, rollouts.path)
+		}
 	}
 	environments := strings.Join(plan.Environments, ", ")
-	return s.start(ctx, request{
-		kind: operation.Rollout, workflowID: rollout.PlanID(plan, s.now()), workflow: flow.RolloutPlan, input: plan,
+	return request{
+		kind: operation.Rollout, workflowID: rollout.PlanID(plan, now), workflow: flow.RolloutPlan, input: plan,
 		summary:     fmt.Sprintf("Rollout of %s in %s", plan.Subject(), environments),
 		environment: environments, subject: plan.Subject(), startedBy: plan.RequestedBy,
-	}, rollouts.path)
+	}
+}
+
+// startOnce starts an operation unless the caller has asked for it before under the same id, which is part of its input. The lock of the
+// operation's workflow decides between two requests that come at once.
+func (s *Service) startOnce(ctx context.Context, id string, r request) (*startedOutput, error) {
+	if id == "" {
+		return s.start(ctx, r, rollouts.path)
+	}
+	if known, err := s.begun(ctx, id, r); known != nil || err != nil {
+		return known, err
+	}
+	started, err := s.start(ctx, r, rollouts.path)
+	if err == nil {
+		return started, nil
+	}
+	// The same request may have come first a moment ago, and be recorded in the next.
+	tick := time.NewTicker(recordedWithin / 20)
+	defer tick.Stop()
+	for over := time.After(recordedWithin); ; {
+		if known, _ := s.begun(ctx, id, r); known != nil {
+			return known, nil
+		}
+		select {
+		case <-tick.C:
+		case <-over:
+			return nil, err
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// recordedWithin is how long after its workflow has begun an operation is on record, when ops_db is well.
+const recordedWithin = time.Second
+
+// begun is the operation that the caller has asked for under an id; nil when there is none. The id of another request is a conflict.
+func (s *Service) begun(ctx context.Context, id string, r request) (*startedOutput, error) {
+	record, err := s.store.OfRequest(ctx, r.kind, r.startedBy, id)
+	if errors.Is(err, operation.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	asked, err := json.Marshal(r.input)
+	if err != nil {
+		return nil, fmt.Errorf("encode a request: %w", err)
+	}
+	var before, now any
+	if err := errors.Join(json.Unmarshal(record.Input, &before), json.Unmarshal(asked, &now)); err != nil {
+		return nil, fmt.Errorf("compare two requests: %w", err)
+	}
+	if !reflect.DeepEqual(before, now) {
+		return nil, server.Invalid(server.Fault{Field: "Idempotency-Key", Code: "reused", Detail: "belongs to another request of yours, which has begun " + record.ID})
+	}
+	return &startedOutput{Location: rollouts.path + "/" + record.ID, Body: present(record)}, nil
 }
 
 // planOf reads what is asked for. A request for one service in one environment is the plan's Each alone.
 func planOf(in *startRolloutInput, user string) (rollout.Plan, []server.Fault) {
 	body := in.Body
 	one := rollout.Request{Environment: body.Environment, Service: body.Service, Release: body.Release, Weights: body.Weights, RequestedBy: user,
-		Minimum: body.MinRequests, Rollback: body.Rollback, Unproven: body.Unproven}
+		Minimum: body.MinRequests, Rollback: body.Rollback, Unproven: body.Unproven, RequestID: in.RequestID}
 	if body.Rules != nil {
 		one.Rules = make([]rollout.Rule, len(body.Rules))
 		for i, r := range body.Rules {
@@ -142,6 +206,10 @@ func planOf(in *startRolloutInput, user string) (rollout.Plan, []server.Fault) {
 		for _, p := range body.Services {
 			plan.Services = append(plan.Services, rollout.Part(p))
 		}
+	}
+	plan.RequestID = in.RequestID
+	if len(body.Environments) > 0 || len(body.Services) > 0 {
+		one.RequestID = "" // the plan's
 	}
 	plan.Each = one
 	return plan.WithDefaults(), faults

@@ -78,6 +78,13 @@ select ` + columns + `
  order by id
  limit 2`
 
+const operationOfRequest = `
+select ` + columns + `
+  from operation
+ where kind = $1 and started_by = $2 and input ? 'requestId' and input ->> 'requestId' = $3
+ order by started_at desc
+ limit 1`
+
 const listOperations = `
 select ` + columns + `
   from operation
@@ -197,6 +204,18 @@ func (s *Store) Get(ctx context.Context, prefix string, kinds ...Kind) (Record, 
 		return Record{}, ErrNotFound
 	case len(found) > 1:
 		return Record{}, ErrAmbiguous
+	}
+	return found[0], nil
+}
+
+// OfRequest returns the operation that a user has asked for under a request id, or ErrNotFound.
+func (s *Store) OfRequest(ctx context.Context, kind Kind, user, requestID string) (Record, error) {
+	found, err := s.all(ctx, operationOfRequest, kind, user, requestID)
+	if err == nil && len(found) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Record{}, err
 	}
 	return found[0], nil
 }

@@ -23,6 +23,8 @@ type Plan struct {
 	// ApproveWithin is how long the gate waits. Default: 24 h.
 	ApproveWithin time.Duration `json:"approveWithin,omitempty"`
 	RequestedBy   string        `json:"requestedBy"`
+	// RequestID is as in Request.
+	RequestID string `json:"requestId,omitempty"`
 	// Each is how every service is rolled out in every environment; its environment, service and release are not used.
 	Each Request `json:"each"`
 }
@@ -62,8 +64,13 @@ func (p Plan) Subject() string {
 	return strings.Join(names, ", ")
 }
 
-// PlanID names the workflow of a plan that is asked for at a time. It is no lock: its rollouts have theirs.
+// PlanID names the workflow of a plan that is asked for at a time. It is no lock, its rollouts have theirs, but that a request with an id
+// has one plan.
 func PlanID(p Plan, at time.Time) string {
+	if p.RequestID != "" {
+		sum := sha256.Sum256([]byte(p.RequestedBy + "\x00" + p.RequestID))
+		return "rollout-plan/" + strings.ReplaceAll(p.Subject(), ", ", "+") + "/" + hex.EncodeToString(sum[:8])
+	}
 	return "rollout-plan/" + strings.ReplaceAll(p.Subject(), ", ", "+") + "/" + at.UTC().Truncate(time.Millisecond).Format(time.RFC3339Nano)
 }
 

@@ -34,6 +34,8 @@ type Request struct {
 	// Release is what the target runs: on one machine the absolute path of an executable, or the digest of one that it knows.
 	Release     string `json:"release,omitempty"`
 	RequestedBy string `json:"requestedBy"`
+	// RequestID is what RequestedBy calls the request: asked for again under the same id, it is not done again. Empty: it has none.
+	RequestID string `json:"requestId,omitempty"`
 	// Rollback goes back to the last release that is known to be good, at once: no release is named, no weight is held.
 	Rollback bool `json:"rollback,omitempty"`
 	// Converge only puts back what a terminated rollout has left. No release is named.

@@ -12,3 +12,6 @@ create table promotion (
 );
 
 create index promotion_history on promotion (environment, service, promoted_at, operation);
+
+-- A request that is sent again is found by its id.
+create index operation_of_request on operation (kind, started_by, (input ->> 'requestId')) where input ? 'requestId';

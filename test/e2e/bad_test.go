@@ -82,7 +82,7 @@ func TestBadReleases(t *testing.T) {
 
 	p.run(t, "a good one, and back by a rollback", func(t *testing.T, p *platform) {
 		l := startLoad(p, "/api/v1/students/"+made.StudentID)
-		p.mustSMS("rollout", "start", "student-service="+releaseOf(t, "student-service", "next"), "--env", "production", "--unproven", "a test", "--soak", "1s", "--wait")
+		p.mustSMS("rollout", "start", "student-service="+releaseOf(t, "student-service", "next"), "--env", "production", "--unproven", "a test", "--weights", "100", "--soak", "1s", "--wait")
 		if p.releases("student-service")[0] == stable[0].Release {
 			t.Fatal("the release is not another")
 		}

@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"encoding/json"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -23,7 +26,7 @@ func TestPlan(t *testing.T) {
 	}
 
 	plan := filepath.Join(t.TempDir(), "release.yaml")
-	content := "environments: [staging, production]\nsoak: 1s\nservices:\n  - {service: student-service, release: " + student + "}\n  - {service: configuration-service, release: " + configuration + "}\n"
+	content := "environments: [staging, production]\nsoak: 1s\nweights: [100]\nservices:\n  - {service: student-service, release: " + student + "}\n  - {service: configuration-service, release: " + configuration + "}\n"
 	if err := os.WriteFile(plan, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +65,38 @@ func TestPlan(t *testing.T) {
 			t.Errorf("%v: exit %d, want %q\n%s", args, code, want, out)
 		}
 	}
+	walkRequestIDs(t, p, configuration)
 	p.recordRollouts()
+}
+
+// walkRequestIDs sends requests more than once: each is done once.
+func walkRequestIDs(t *testing.T, p *platform, release string) {
+	const path = "/api/v1/ops/rollouts"
+	plan := map[string]any{"environments": []string{"staging", "production"}, "service": "configuration-service", "release": release, "gate": false}
+	one := map[string]any{"environment": "staging", "service": "configuration-service", "release": release}
+	for key, asked := range map[string]map[string]any{"of-a-plan": plan, "of-a-rollout": one} {
+		ids := make([]string, 5)
+		var all sync.WaitGroup
+		for n := range ids {
+			all.Go(func() {
+				var begun struct{ ID string }
+				if a := p.call(http.MethodPost, path, asked, "Idempotency-Key", key); a.Status != http.StatusAccepted || json.Unmarshal(a.Body, &begun) != nil {
+					t.Errorf("%s: %d %s", key, a.Status, a.Body)
+				}
+				ids[n] = begun.ID
+			})
+		}
+		all.Wait()
+		if ids = slices.Compact(ids); len(ids) != 1 || ids[0] == "" {
+			t.Errorf("%s: five requests have begun %v", key, ids)
+		}
+		p.sms("rollout", "watch", ids[0])
+		other := maps.Clone(asked)
+		other["soak"] = "2s"
+		if a := p.call(http.MethodPost, path, other, "Idempotency-Key", key); a.Status != http.StatusUnprocessableEntity || !strings.Contains(string(a.Body), ids[0]) {
+			t.Errorf("%s of another request: %d %s", key, a.Status, a.Body)
+		}
+	}
 }
 
 func badPlan(t *testing.T) string {
