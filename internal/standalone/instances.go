@@ -1,6 +1,7 @@
 package standalone
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func (f *fleet) Status(_ context.Context, environment, service string) (target.O
 	for _, i := range f.of(environment, service) {
 		s := i.snapshot()
 		observed.Instances = append(observed.Instances, target.Instance{
-			Name: i.name, Release: i.release, Ready: s.State == Ready, Restarts: s.Restarts, Failure: s.Failure,
+			Name: i.name, Release: i.release, Ready: s.State == Ready, Restarts: s.Restarts, Failure: cmp.Or(s.Failure, s.Ended),
 		})
 	}
 	return observed, nil

@@ -102,6 +102,7 @@ func (p *process) outlive(l *life) {
 	delete(p.former, l)
 	if l.err != nil && !p.stopping() {
 		p.restarts++
+		p.ended = l.err.Error()
 	}
 	p.change(p.state, p.pid, p.failure) // to be seen
 }

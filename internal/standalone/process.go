@@ -55,6 +55,7 @@ type process struct {
 	state    string
 	pid      int
 	restarts int
+	ended    string // why it ended last by itself
 	failure  string
 	since    time.Time
 	present  *life
@@ -91,6 +92,7 @@ func (p *process) run() {
 		}
 		p.mu.Lock()
 		p.restarts++
+		p.ended = err.Error()
 		p.mu.Unlock()
 		p.set(Restarting, 0, err.Error())
 		select {
@@ -236,6 +238,8 @@ type ProcessStatus struct {
 	Port     int    `json:"port,omitempty"`
 	Release  string `json:"release,omitempty"`
 	Restarts int    `json:"restarts"`
+	// Ended says why it ended last by itself, also when it is well again.
+	Ended string `json:"ended,omitempty"`
 	// Draining are the pids of former lives, which still finish what they have begun.
 	Draining []int     `json:"draining,omitempty"`
 	Failure  string    `json:"failure,omitempty"`
@@ -245,7 +249,7 @@ type ProcessStatus struct {
 func (p *process) snapshot() ProcessStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := ProcessStatus{Name: p.name, State: p.state, PID: p.pid, Restarts: p.restarts, Failure: p.failure, Since: p.since.UTC()}
+	s := ProcessStatus{Name: p.name, State: p.state, PID: p.pid, Restarts: p.restarts, Ended: p.ended, Failure: p.failure, Since: p.since.UTC()}
 	for l := range p.former {
 		s.Draining = append(s.Draining, l.cmd.Process.Pid)
 	}

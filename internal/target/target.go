@@ -38,7 +38,7 @@ type Instance struct {
 	Ready   bool   `json:"ready"`
 	// Restarts counts how often it has ended by itself.
 	Restarts int `json:"restarts"`
-	// Failure says why it ended last, or why it is not ready; empty when all is well.
+	// Failure says why it is not ready, or else why it ended last by itself; empty when it never did.
 	Failure string `json:"failure,omitempty"`
 }
 
