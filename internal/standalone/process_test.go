@@ -76,8 +76,8 @@ func TestProcessKilledComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := await(t, p, "ready again", func(s ProcessStatus) bool { return s.State == Ready && s.PID != first.PID })
-	if second.Restarts != 1 {
-		t.Errorf("%d restarts, want 1", second.Restarts)
+	if second.Restarts != 1 || second.Failure != "" || !strings.Contains(second.Ended, "killed") {
+		t.Errorf("%d restarts, want 1; failure %q, ended %q", second.Restarts, second.Failure, second.Ended)
 	}
 	p.askToStop()
 	<-p.done
