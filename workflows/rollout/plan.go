@@ -46,6 +46,8 @@ type PlannedRollout struct {
 	Environment string `json:"environment"`
 	Service     string `json:"service"`
 	State       string `json:"state"`
+	// Changed says that another release runs since; a rollout of what runs already has nothing to roll back.
+	Changed bool `json:"changed,omitempty"`
 }
 
 // RolloutPlan takes releases through environments, service by service. Releases are known by their content from the beginning: what lies at
@@ -190,12 +192,14 @@ func (r *planRun) roll(ctx workflow.Context, in rollout.Request) error {
 	begun.ID = operation.ID(run.ID, run.RunID)
 	r.outcome.Rollouts = append(r.outcome.Rollouts, begun)
 	r.Say(operation.Running, r.Record().Summary+", by "+begun.ID, r.outcome)
-	err := child.Get(ctx, nil)
+	var outcome Outcome
+	err := child.Get(ctx, &outcome)
 	last := &r.outcome.Rollouts[len(r.outcome.Rollouts)-1]
 	if last.State = operation.Succeeded; err != nil {
 		last.State = operation.Failed
 		return err
 	}
+	last.Changed = outcome.From != outcome.To
 	r.Done(begun.ID)
 	return nil
 }
@@ -214,7 +218,7 @@ func (r *planRun) back(ctx workflow.Context, environment string, cause error) er
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
 	for _, done := range slices.Backward(slices.Clone(r.outcome.Rollouts)) {
-		if done.Environment != environment || done.State != operation.Succeeded {
+		if done.Environment != environment || done.State != operation.Succeeded || !done.Changed {
 			continue
 		}
 		in := rollout.Request{Environment: environment, Service: done.Service, RequestedBy: r.RequestedBy, Rollback: true, ReadyWithin: r.Each.ReadyWithin}

@@ -24,6 +24,7 @@ type planWorld struct {
 	mu      sync.Mutex
 	begun   []string
 	fails   string // which of begun
+	runs    string // the service whose release runs already
 	records []operation.Record
 }
 
@@ -56,7 +57,10 @@ func (w *planWorld) environment() *testsuite.TestWorkflowEnvironment {
 		if what == w.fails {
 			return Outcome{}, ended(RolledBack, "error rate 12 %")
 		}
-		return Outcome{}, nil
+		if in.Service == w.runs {
+			return Outcome{From: in.Release, To: in.Release}, nil
+		}
+		return Outcome{From: "sha256:before", To: in.Release}, nil
 	}, workflow.RegisterOptions{Name: "Rollout"})
 	return env
 }
@@ -147,6 +151,18 @@ func TestPlanRollsBackWhatWentWellBesideWhatFailed(t *testing.T) {
 	}
 	if last := w.last(); last.State != RolledBack || !strings.Contains(last.Summary, "error rate 12 %") {
 		t.Errorf("recorded %s: %s", last.State, last.Summary)
+	}
+}
+
+func TestPlanLeavesAloneWhatItHasNotChanged(t *testing.T) {
+	t.Parallel()
+	w := &planWorld{fails: "production student-service", runs: "configuration-service"}
+	env := w.environment()
+	in := plan()
+	in.Gate = false
+	env.ExecuteWorkflow(RolloutPlan, in)
+	if last := w.last(); len(w.begun) != 4 || last.State != RolledBack {
+		t.Errorf("began %v, recorded %s: %s", w.begun, last.State, last.Summary)
 	}
 }
 
