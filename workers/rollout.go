@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
 
 	rolloutacts "github.com/school-sms/sms/activities/rollout"
@@ -28,6 +29,8 @@ type RolloutConfig struct {
 	ScheduleJanitor string `env:"SCHEDULE_ROLLOUT_JANITOR" envDefault:"*/2 * * * *"`
 	// ProveIn is the environment that must run a release, at the end of a rollout that went well, before production may. Empty: none.
 	ProveIn string `env:"ROLLOUT_PROVE_IN"`
+	// Freezes is a YAML file that lists when nothing new is rolled out. Empty: there is no such time.
+	Freezes rolloutacts.FreezesFile `env:"ROLLOUT_FREEZES_FILE"`
 	// Probes is how many requests of its own a rollout sends each second to the new release and to the stable one while it watches, so
 	// that there is something to judge by without users. 0: none.
 	Probes int `env:"ROLLOUT_PROBES_PER_SECOND" envDefault:"20"`
@@ -52,20 +55,25 @@ func (c RolloutConfig) Check() error {
 	if _, err := schedule.ParseCron(c.ScheduleJanitor); err != nil {
 		faults = append(faults, fmt.Errorf("SCHEDULE_ROLLOUT_JANITOR: %w", err))
 	}
+	if _, err := c.Freezes.Read(); err != nil {
+		faults = append(faults, fmt.Errorf("ROLLOUT_FREEZES_FILE: %w", err))
+	}
 	return errors.Join(faults...)
 }
 
 // RolloutRegistration adds rollouts on the process target.
-func RolloutRegistration(cfg RolloutConfig, registry discovery.Config, smoke smoketestacts.Config, store *operation.Store) Registration {
+func RolloutRegistration(cfg RolloutConfig, registry discovery.Config, smoke smoketestacts.Config, store *operation.Store, temporal client.Client) Registration {
 	return func(w worker.Registry) {
 		if cfg.TargetSocket == "" {
 			return
 		}
 		w.RegisterWorkflow(rolloutflow.Rollout)
 		w.RegisterWorkflow(rolloutflow.RolloutPlan)
+		w.RegisterWorkflow(rolloutflow.Preview)
 		w.RegisterWorkflow(rolloutflow.Janitor)
 		w.RegisterActivity(&rolloutacts.Activities{
 			Target: process.NewClient(cfg.TargetSocket), Traffic: discovery.NewClient(registry), User: cfg.User, ProveIn: cfg.ProveIn,
+			Temporal: temporal, Freezes: cfg.Freezes,
 			HTTP: &http.Client{Timeout: cfg.MetricsTimeout}, Promotions: store,
 			Probes: rolloutacts.Probes{Door: smoke.Gateways.URL, TokenFile: smoke.TokenFile, PerSecond: cfg.Probes, Timeout: cfg.ProbeTimeout},
 		})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/school-sms/sms/internal/discovery"
@@ -50,6 +51,9 @@ type Activities struct {
 	HTTP       *http.Client
 	Probes     Probes
 	Promotions Promotions
+	// Temporal reaches the other rollouts.
+	Temporal client.Client
+	Freezes  FreezesFile
 	// ProveIn is the environment that must run a release before production may. Empty: none.
 	ProveIn string
 }

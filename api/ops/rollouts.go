@@ -2,6 +2,7 @@ package ops
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/identity"
@@ -28,6 +30,8 @@ func (s *Service) mountRollouts(srv *server.Server) {
 	s.mountKind(srv, rollouts)
 	server.Register(srv, server.Operation{ID: "start-rollout", Method: http.MethodPost, Path: rollouts.path, Status: http.StatusAccepted,
 		Summary: "Replace the release of a service while it serves", Roles: writers, Errors: []int{http.StatusConflict}}, s.startRollout)
+	server.Register(srv, server.Operation{ID: "preview-rollout", Method: http.MethodPost, Path: rollouts.path + "/preview",
+		Summary: "Resolve what would be rolled out, and change nothing", Roles: writers, Errors: []int{http.StatusConflict}}, s.previewRollout)
 	server.Register(srv, server.Operation{ID: "approve-rollout", Method: http.MethodPost, Path: rollouts.path + "/{id}/approve",
 		Summary: "Let a plan go on to production", Roles: writers, Errors: []int{http.StatusNotFound, http.StatusConflict}}, s.approve)
 	for _, d := range []struct{ update, summary string }{
@@ -36,6 +40,7 @@ func (s *Service) mountRollouts(srv *server.Server) {
 		{flow.ResumeUpdate, "Let a paused rollout go on"},
 		{flow.SkipUpdate, "End the present soak of a rollout"},
 		{flow.PromoteUpdate, "Give the new release all traffic without further soaks"},
+		{flow.ThawUpdate, "Let a plan go on without waiting for the end of a freeze"},
 	} {
 		server.Register(srv, server.Operation{ID: d.update + "-rollout", Method: http.MethodPost, Path: rollouts.path + "/{id}/" + d.update,
 			Summary: d.summary, Roles: writers, Errors: []int{http.StatusNotFound, http.StatusConflict}},
@@ -47,30 +52,47 @@ func (s *Service) mountRollouts(srv *server.Server) {
 
 type startRolloutInput struct {
 	RequestID string `header:"Idempotency-Key" maxLength:"255" doc:"Names this request. Sent again by you with the same body it is answered with the rollout that it has begun." example:"8e03978e-40d5-43dd-bc93-6894a57f9324"`
-	Body      struct {
-		Environment   string   `json:"environment,omitempty" doc:"Where to." example:"production"`
-		Environments  []string `json:"environments,omitempty" nullable:"false" doc:"Instead of environment: several, one after the other." example:"[\"staging\",\"production\"]"`
-		Service       string   `json:"service,omitempty" example:"student-service"`
-		Release       string   `json:"release,omitempty" doc:"What the target runs: the absolute path of an executable on the platform's machine, or the digest of a release that it knows." example:"/srv/releases/student-service"`
-		Services      []part   `json:"services,omitempty" nullable:"false" doc:"Instead of service and release: several, which are rolled out in the order in which they depend on each other."`
-		Gate          *bool    `json:"gate,omitempty" doc:"Wait before production until somebody approves. Default: true when there are several environments."`
-		OtherApprover bool     `json:"otherApprover,omitempty" doc:"Refuse the approval of whoever asks for it now."`
-		ApproveWithin string   `json:"approveWithin,omitempty" doc:"How long it waits for an approval." example:"24h"`
-		Unproven      string   `json:"unproven,omitempty" maxLength:"500" doc:"Why the release may go to production though staging does not run it." example:"staging is being rebuilt"`
-		Rollback      bool     `json:"rollback,omitempty" doc:"Instead of a release: go back at once to the last one that is known to be good."`
-		Weights       []int    `json:"weights,omitempty" nullable:"false" doc:"Percentages of traffic, rising to 100." example:"[10,50,100]"`
-		Soak          string   `json:"soak,omitempty" doc:"How long each weight is watched." example:"5s"`
-		ReadyWithin   string   `json:"readyWithin,omitempty" doc:"How long new instances may take to become ready." example:"60s"`
-		Rules         []rule   `json:"rules,omitempty" nullable:"false" doc:"What the release must keep to while it has traffic. Default: at most 1 % errors, 250 ms for 95 of 100 answers and 256 MiB. Empty: only its instances are watched."`
-		MinRequests   int      `json:"minRequests,omitempty" doc:"How many requests it must have answered at each weight before it can be called good." example:"50"`
-		SureWithin    string   `json:"sureWithin,omitempty" doc:"How long after the soak it may be undecided before everything is put back." example:"5m"`
-	}
+	Body      RolloutPlan
+}
+
+// RolloutPlan is what callers ask for, and the schema of plan files.
+type RolloutPlan struct {
+	Environment   string   `json:"environment,omitempty" doc:"Where to." example:"production"`
+	Environments  []string `json:"environments,omitempty" nullable:"false" doc:"Instead of environment: several, one after the other." example:"[\"staging\",\"production\"]"`
+	Service       string   `json:"service,omitempty" example:"student-service"`
+	Release       string   `json:"release,omitempty" doc:"What the target runs: the absolute path of an executable on the platform's machine, or the digest of a release that it knows." example:"/srv/releases/student-service"`
+	Services      []part   `json:"services,omitempty" nullable:"false" doc:"Instead of service and release: several, which are rolled out in the order in which they depend on each other."`
+	Gate          *bool    `json:"gate,omitempty" doc:"Wait before production until somebody approves. Default: true when there are several environments."`
+	OtherApprover bool     `json:"otherApprover,omitempty" doc:"Refuse the approval of whoever asks for it now."`
+	ApproveWithin string   `json:"approveWithin,omitempty" doc:"How long it waits for an approval." example:"24h"`
+	Unproven      string   `json:"unproven,omitempty" maxLength:"500" doc:"Why the release may go to production though staging does not run it." example:"staging is being rebuilt"`
+	Rollback      bool     `json:"rollback,omitempty" doc:"Instead of a release: go back at once to the last one that is known to be good."`
+	Strategy      string   `json:"strategy,omitempty" enum:"canary,blue-green,rolling" doc:"canary: traffic moves in steps; blue-green: at once; rolling: instance by instance. Default: canary, which is rolling for the gateway."`
+	Weights       []int    `json:"weights,omitempty" nullable:"false" doc:"Percentages of traffic of a canary, rising to 100." example:"[10,50,100]"`
+	Soak          string   `json:"soak,omitempty" doc:"How long each weight is watched." example:"5s"`
+	ReadyWithin   string   `json:"readyWithin,omitempty" doc:"How long new instances may take to become ready." example:"60s"`
+	Rules         []rule   `json:"rules,omitempty" nullable:"false" doc:"What the release must keep to while it has traffic. Default: at most 1 % errors, 250 ms for 95 of 100 answers and 256 MiB. Empty: only its instances are watched."`
+	MinRequests   int      `json:"minRequests,omitempty" doc:"How many requests it must have answered at each weight before it can be called good." example:"50"`
+	SureWithin    string   `json:"sureWithin,omitempty" doc:"How long after the soak it may be undecided before everything is put back." example:"5m"`
+	Freezes       []freeze `json:"freezes,omitempty" nullable:"false" doc:"Times in which nothing new is begun, besides those of the platform. A rollback is never held."`
+	Thaw          string   `json:"thaw,omitempty" maxLength:"500" doc:"Why it is begun in such a time all the same." example:"pupils cannot log in"`
+	Supersede     bool     `json:"supersede,omitempty" doc:"End what is under way of a service first: its release loses its traffic and its instances, its record says superseded. Otherwise that is a conflict."`
 }
 
 // part is a service and its release.
 type part struct {
 	Service string `json:"service" example:"student-service"`
 	Release string `json:"release" doc:"As above." example:"/srv/releases/student-service"`
+	Wave    int    `json:"wave,omitempty" minimum:"1" maximum:"100" doc:"Services of the same wave are rolled out at once. Default: each alone, in the order in which they depend on each other." example:"1"`
+}
+
+// freeze is a rollout.Freeze as callers write it.
+type freeze struct {
+	From         string   `json:"from" doc:"When it begins: a cron expression of five fields, in the zone, by the clock on the wall." example:"0 18 * * 5"`
+	Until        string   `json:"until" doc:"When it ends, likewise." example:"0 6 * * 1"`
+	Zone         string   `json:"zone" doc:"An IANA time zone." example:"Asia/Kolkata"`
+	Reason       string   `json:"reason" maxLength:"500" doc:"Told to whom it stops." example:"nobody is there at the weekend"`
+	Environments []string `json:"environments,omitempty" nullable:"false" doc:"Default: all." example:"[\"production\"]"`
 }
 
 // rule is a rollout.Rule as callers write it.
@@ -82,11 +104,20 @@ type rule struct {
 }
 
 func (s *Service) startRollout(ctx context.Context, in *startRolloutInput) (*startedOutput, error) {
-	if !s.cfg.Rollouts() {
-		return nil, server.Conflict("no rollouts here: no target is configured (TARGET_SOCKET)")
+	plan, single, err := s.checkedPlan(in, identity.FromContext(ctx).User)
+	if err != nil {
+		return nil, err
 	}
-	plan, faults := planOf(in, identity.FromContext(ctx).User)
-	single := len(in.Body.Environments) == 0 && len(in.Body.Services) == 0
+	return s.startOnce(ctx, in.RequestID, rolloutOf(plan, single, s.now()))
+}
+
+// checkedPlan is what is asked for, and whether it is a rollout alone; or all that is wrong with it.
+func (s *Service) checkedPlan(in *startRolloutInput, user string) (plan rollout.Plan, single bool, err error) {
+	if !s.cfg.Rollouts() {
+		return plan, false, server.Conflict("no rollouts here: no target is configured (TARGET_SOCKET)")
+	}
+	plan, faults := planOf(in, user)
+	single = len(in.Body.Environments) == 0 && len(in.Body.Services) == 0 && !in.Body.Supersede
 	found := plan.Faults()
 	if single {
 		found = plan.Each.Faults()
@@ -95,9 +126,39 @@ func (s *Service) startRollout(ctx context.Context, in *startRolloutInput) (*sta
 		faults = append(faults, server.Fault{Field: f.Field, Code: "invalid", Detail: f.Detail})
 	}
 	if len(faults) > 0 {
-		return nil, server.Invalid(faults...)
+		return plan, single, server.Invalid(faults...)
 	}
-	return s.startOnce(ctx, in.RequestID, rolloutOf(plan, single, s.now()))
+	return plan, single, nil
+}
+
+type previewInput struct{ Body RolloutPlan }
+
+type previewOutput struct{ Body flow.Previewed }
+
+// previewRollout is answered by a worker, which knows the target. It is no operation, and leaves no record.
+func (s *Service) previewRollout(ctx context.Context, in *previewInput) (*previewOutput, error) {
+	plan, _, err := s.checkedPlan(&startRolloutInput{Body: in.Body}, identity.FromContext(ctx).User)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, flow.PreviewTimeout)
+	defer cancel()
+	run, err := s.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID: "rollout-preview/" + rand.Text(), TaskQueue: temporalclient.TaskQueue, WorkflowExecutionTimeout: flow.PreviewTimeout,
+		StaticSummary: "What would be rolled out of " + plan.Subject(),
+	}, flow.Preview, plan)
+	if err != nil {
+		return nil, temporalProblem(err)
+	}
+	out := &previewOutput{}
+	err = run.Get(ctx, &out.Body)
+	if refused, ok := errors.AsType[*temporal.ApplicationError](err); ok {
+		return nil, server.Conflict(refused.Message())
+	}
+	if _, late := errors.AsType[*temporal.TimeoutError](err); late || ctx.Err() != nil {
+		return nil, server.Unavailable("no worker, or no target, has answered in time: try again", err)
+	}
+	return out, err
 }
 
 // rolloutOf is the operation that does the plan, or its Each alone.
@@ -177,14 +238,18 @@ func (s *Service) begun(ctx context.Context, id string, r request) (*startedOutp
 func planOf(in *startRolloutInput, user string) (rollout.Plan, []server.Fault) {
 	body := in.Body
 	one := rollout.Request{Environment: body.Environment, Service: body.Service, Release: body.Release, Weights: body.Weights, RequestedBy: user,
-		Minimum: body.MinRequests, Rollback: body.Rollback, Unproven: body.Unproven, RequestID: in.RequestID}
+		Minimum: body.MinRequests, Rollback: body.Rollback, Unproven: body.Unproven, RequestID: in.RequestID,
+		Strategy: body.Strategy, Thaw: body.Thaw}
+	for _, f := range body.Freezes {
+		one.Freezes = append(one.Freezes, rollout.Freeze(f))
+	}
 	if body.Rules != nil {
 		one.Rules = make([]rollout.Rule, len(body.Rules))
 		for i, r := range body.Rules {
 			one.Rules[i] = rollout.Rule(r)
 		}
 	}
-	plan := rollout.Plan{Environments: body.Environments, OtherApprover: body.OtherApprover, RequestedBy: user}
+	plan := rollout.Plan{Environments: body.Environments, OtherApprover: body.OtherApprover, Supersede: body.Supersede, RequestedBy: user}
 	faults := slices.Concat(readDuration("soak", body.Soak, &one.Soak), readDuration("readyWithin", body.ReadyWithin, &one.ReadyWithin),
 		readDuration("sureWithin", body.SureWithin, &one.SureWithin), readDuration("approveWithin", body.ApproveWithin, &plan.ApproveWithin))
 	either := func(field, plural string, both bool) {
@@ -208,7 +273,7 @@ func planOf(in *startRolloutInput, user string) (rollout.Plan, []server.Fault) {
 		}
 	}
 	plan.RequestID = in.RequestID
-	if len(body.Environments) > 0 || len(body.Services) > 0 {
+	if len(body.Environments) > 0 || len(body.Services) > 0 || body.Supersede {
 		one.RequestID = "" // the plan's
 	}
 	plan.Each = one

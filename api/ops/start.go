@@ -104,5 +104,9 @@ func conflict(holder operation.Record) error {
 	if !holder.StartedAt.IsZero() {
 		since = " since " + holder.StartedAt.UTC().Format(time.RFC3339) + ", started by " + holder.StartedBy
 	}
-	return server.Conflict(fmt.Sprintf("%s %s of %s runs already%s: wait for it to end", holder.Kind, holder.ID, holder.Subject, since))
+	instead := "wait for it to end"
+	if holder.Kind == operation.Rollout {
+		instead += ", or supersede it"
+	}
+	return server.Conflict(fmt.Sprintf("%s %s of %s runs already%s: %s", holder.Kind, holder.ID, holder.Subject, since, instead))
 }

@@ -28,7 +28,9 @@ func newRolloutCommand(g *globals) *cobra.Command {
 		newRolloutDecisionCommand(g, rollout.PauseUpdate, "Hold the traffic where it is", operation.Succeeded),
 		newRolloutDecisionCommand(g, rollout.ResumeUpdate, "Go on after a pause", operation.Succeeded),
 		newRolloutDecisionCommand(g, rollout.SkipUpdate, "End the present soak", operation.Succeeded),
-		newRolloutDecisionCommand(g, rollout.PromoteUpdate, "Give the new release all traffic without further soaks", operation.Succeeded))
+		newRolloutDecisionCommand(g, rollout.PromoteUpdate, "Give the new release all traffic without further soaks", operation.Succeeded),
+		newRolloutDecisionCommand(g, rollout.ThawUpdate, "Let a plan go on without waiting for the end of a freeze", operation.Succeeded),
+		newRolloutSchemaCommand())
 	return group
 }
 
@@ -104,13 +106,18 @@ func newRolloutRollbackCommand(g *globals) *cobra.Command {
 	rollback := &cobra.Command{
 		Use: "rollback SERVICE", Short: "Go back at once to the last release that is known to be good", Args: usageArgs(cobra.ExactArgs(1)),
 		Long: "Starts instances of the release that was stable before and was not rolled back itself, gives them all traffic as soon as they\n" +
-			"are ready, and drains those that run now. A rollout that still runs is ended with `sms rollout abort` instead.",
+			"are ready, and drains those that run now. It waits for no freeze. A rollout that still runs is a conflict, unless --supersede ends it first.",
 		Example: "  sms rollout rollback student-service --wait",
 	}
 	environment := rollback.Flags().String("env", "production", "where: production or staging")
+	supersede := rollback.Flags().Bool("supersede", false, "end what is under way of the service first, cleanly")
+	dry := rollback.Flags().Bool("dry-run", false, "show what would be done, and do nothing")
 	wait := waitFlag(rollback)
 	rollback.RunE = func(cmd *cobra.Command, args []string) error {
-		body := map[string]any{"environment": *environment, "service": args[0], "rollback": true}
+		body := map[string]any{"environment": *environment, "service": args[0], "rollback": true, "supersede": *supersede}
+		if *dry {
+			return g.preview(cmd, body)
+		}
 		return g.begin(cmd, rolloutsPath, body, *wait, operation.Succeeded)
 	}
 	return rollback

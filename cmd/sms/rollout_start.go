@@ -24,7 +24,7 @@ func newRolloutStartCommand(g *globals) *cobra.Command {
 			"A plan file is YAML with the fields of POST " + rolloutsPath + " (see /docs); what is given here besides counts more.",
 		Example: "  sms rollout start student-service=./bin/student-service --wait\n" +
 			"  sms rollout start student-service=./bin/student-service --env staging --wait\n" +
-			"  sms rollout start --plan release.yaml",
+			"  sms rollout start --plan release.yaml --dry-run",
 	}
 	f := start.Flags()
 	environments := f.StringSlice("env", []string{"staging", rollout.Production}, "where to, in this order")
@@ -33,6 +33,10 @@ func newRolloutStartCommand(g *globals) *cobra.Command {
 	other := f.Bool("other-approver", false, "that must be somebody else than you")
 	approve := f.String("approve-within", "", "how long it waits for that (default 24h)")
 	unproven := f.String("unproven", "", "why it may go to production though staging does not run it")
+	strategy := f.String("strategy", "", "canary, blue-green or rolling (default canary)")
+	thaw := f.String("thaw", "", "why it may begin though a freeze holds")
+	supersede := f.Bool("supersede", false, "end what is under way of the service first, cleanly")
+	dry := f.Bool("dry-run", false, "show what would be done, and do nothing")
 	weights := f.IntSlice("weights", nil, "percentages of traffic, rising to 100 (default 10,50,100)")
 	soak := f.String("soak", "", "how long each weight is watched (default 5s)")
 	within := f.String("ready-within", "", "how long new instances may take to become ready (default 1m)")
@@ -76,6 +80,9 @@ func newRolloutStartCommand(g *globals) *cobra.Command {
 		set("other-approver", "otherApprover", *other)
 		set("approve-within", "approveWithin", *approve)
 		set("unproven", "unproven", *unproven)
+		set("strategy", "strategy", *strategy)
+		set("thaw", "thaw", *thaw)
+		set("supersede", "supersede", *supersede)
 		set("weights", "weights", *weights)
 		set("soak", "soak", *soak)
 		set("ready-within", "readyWithin", *within)
@@ -84,6 +91,9 @@ func newRolloutStartCommand(g *globals) *cobra.Command {
 		if f.Changed("max-error-rate") || f.Changed("max-latency") || f.Changed("max-memory") {
 			body["rules"] = []rollout.Rule{{Metric: rollout.ErrorRate, Max: *errorRate}, {Metric: rollout.Latency, Max: latency.Seconds()},
 				{Metric: rollout.Memory, Max: float64(*memory) * (1 << 20)}}
+		}
+		if *dry {
+			return g.preview(cmd, body)
 		}
 		return g.begin(cmd, rolloutsPath, body, *wait, operation.Succeeded)
 	}

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -14,7 +15,7 @@ import (
 type Plan struct {
 	// Environments in their order: the next begins when the one before has ended well.
 	Environments []string `json:"environments"`
-	// Services in their order: those of a later place are rolled out when those before have ended well. See Order.
+	// Services by their waves: a wave begins when the one before has ended well.
 	Services []Part `json:"services"`
 	// Gate holds the plan before production until somebody approves it.
 	Gate bool `json:"gate"`
@@ -22,7 +23,9 @@ type Plan struct {
 	OtherApprover bool `json:"otherApprover,omitempty"`
 	// ApproveWithin is how long the gate waits. Default: 24 h.
 	ApproveWithin time.Duration `json:"approveWithin,omitempty"`
-	RequestedBy   string        `json:"requestedBy"`
+	// Supersede ends, cleanly, what is under way of a service in an environment before its own rollout begins there.
+	Supersede   bool   `json:"supersede,omitempty"`
+	RequestedBy string `json:"requestedBy"`
 	// RequestID is as in Request.
 	RequestID string `json:"requestId,omitempty"`
 	// Each is how every service is rolled out in every environment; its environment, service and release are not used.
@@ -32,24 +35,47 @@ type Plan struct {
 // Part is one service of a plan.
 type Part struct {
 	Service string `json:"service"`
-	Release string `json:"release"`
+	Release string `json:"release,omitempty"`
+	// Wave counts from 1: services of the same are rolled out at once. Default: each has its own, in the order in which they depend on each
+	// other.
+	Wave int `json:"wave,omitempty"`
 }
 
 // Limits of a Plan.
 const (
 	DefaultApproveWithin = 24 * time.Hour
 	maxApproveWithin     = 30 * 24 * time.Hour
+	maxWave              = 100
 )
 
-// WithDefaults fills in what was not asked for, and puts the services into the order in which they depend on each other.
+// WithDefaults fills in what was not asked for, and puts the services into the order of their waves, and of how they depend on each other.
 func (p Plan) WithDefaults() Plan {
 	if p.ApproveWithin == 0 {
 		p.ApproveWithin = DefaultApproveWithin
 	}
 	p.Each = p.Each.WithDefaults()
 	p.Services = slices.Clone(p.Services)
-	slices.SortStableFunc(p.Services, func(a, b Part) int { return slices.Index(order, a.Service) - slices.Index(order, b.Service) })
+	slices.SortStableFunc(p.Services, func(a, b Part) int {
+		return cmp.Or(a.Wave-b.Wave, slices.Index(order, a.Service)-slices.Index(order, b.Service))
+	})
+	if !slices.ContainsFunc(p.Services, func(part Part) bool { return part.Wave != 0 }) {
+		for i := range p.Services {
+			p.Services[i].Wave = i + 1
+		}
+	}
 	return p
+}
+
+// Waves are the services that are rolled out at once, one wave after the other.
+func (p Plan) Waves() [][]Part {
+	var waves [][]Part
+	for i, part := range p.Services {
+		if i == 0 || part.Wave != p.Services[i-1].Wave {
+			waves = append(waves, nil)
+		}
+		waves[len(waves)-1] = append(waves[len(waves)-1], part)
+	}
+	return waves
 }
 
 // order is that in which services depend on each other: what others ask comes first, the door last.
@@ -78,7 +104,7 @@ func PlanID(p Plan, at time.Time) string {
 func (p Plan) Request(environment string, part Part) Request {
 	r := p.Each
 	r.Environment, r.Service, r.Release, r.RequestedBy = environment, part.Service, part.Release, p.RequestedBy
-	return r
+	return r.WithDefaults()
 }
 
 // Faults names everything that is wrong with the plan.
@@ -91,8 +117,11 @@ func (p Plan) Faults() []Fault {
 		fault("environments", "%q must name environments of %v, each once", p.Environments, Environments())
 	}
 	var services []string
-	for _, part := range p.Services {
+	for i, part := range p.Services {
 		services = append(services, part.Service)
+		if part.Wave < 1 || part.Wave > maxWave {
+			fault(fmt.Sprintf("services[%d].wave", i), "of %s is %d, not from 1 to %d: give all services a wave, or none", part.Service, part.Wave, maxWave)
+		}
 	}
 	if len(services) == 0 || len(slices.Compact(slices.Sorted(slices.Values(services)))) != len(services) {
 		fault("services", "%q must name services of %v, each once", services, Services())
@@ -100,7 +129,7 @@ func (p Plan) Faults() []Fault {
 	if p.ApproveWithin < time.Minute || p.ApproveWithin > maxApproveWithin {
 		fault("approveWithin", "%s is not between 1m and %s", p.ApproveWithin, maxApproveWithin)
 	}
-	if p.Each.Rollback || p.Each.Converge {
+	if p.Each.Converge || p.Each.Rollback && !p.Supersede {
 		fault("rollback", "is not for a plan: roll back one service")
 	}
 	for _, environment := range p.Environments {

@@ -10,7 +10,8 @@ import (
 
 func goodPlan() Plan {
 	return Plan{Environments: []string{"staging", "production"}, RequestedBy: "meera", Gate: true, Services: []Part{
-		{Gateway, "/srv/api-gateway"}, {"student-service", "sha256:" + digestOfTests}, {"configuration-service", "/srv/configuration-service"},
+		{Service: Gateway, Release: "/srv/api-gateway"}, {Service: "student-service", Release: "sha256:" + digestOfTests},
+		{Service: "configuration-service", Release: "/srv/configuration-service"},
 	}}.WithDefaults()
 }
 
@@ -31,9 +32,39 @@ func TestPlanOrdersServicesAsTheyDependOnEachOther(t *testing.T) {
 	}
 }
 
+func TestWavesGoOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	names := func(p Plan) [][]string {
+		var waves [][]string
+		for _, wave := range p.Waves() {
+			var names []string
+			for _, part := range wave {
+				names = append(names, part.Service)
+			}
+			waves = append(waves, names)
+		}
+		return waves
+	}
+	p := goodPlan()
+	if diff := cmp.Diff([][]string{{"configuration-service"}, {"student-service"}, {Gateway}}, names(p)); diff != "" {
+		t.Errorf("by default (-want +got):\n%s", diff)
+	}
+	for i, wave := range []int{2, 2, 1} {
+		p.Services[i].Wave = wave
+	}
+	p = p.WithDefaults()
+	if diff := cmp.Diff([][]string{{Gateway}, {"configuration-service", "student-service"}}, names(p)); diff != "" {
+		t.Errorf("as asked for (-want +got):\n%s", diff)
+	}
+	p.Services[1].Wave = 0
+	if faults := p.WithDefaults().Faults(); len(faults) != 1 || faults[0].Field != "services[0].wave" {
+		t.Errorf("a service without a wave: %v", faults)
+	}
+}
+
 func TestPlanFaultsNamesEachOnce(t *testing.T) {
 	t.Parallel()
-	p := Plan{Environments: []string{"staging", "moon", "moon"}, Services: []Part{{"cafeteria", "relative"}}, ApproveWithin: time.Second,
+	p := Plan{Environments: []string{"staging", "moon", "moon"}, Services: []Part{{Service: "cafeteria", Release: "relative"}}, ApproveWithin: time.Second,
 		Each: Request{Soak: -1}}.WithDefaults()
 	var fields []string
 	for _, f := range p.Faults() {

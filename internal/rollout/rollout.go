@@ -42,7 +42,9 @@ type Request struct {
 	Converge bool `json:"converge,omitempty"`
 	// Unproven says why a release may go to production that staging does not run. Empty: it may not.
 	Unproven string `json:"unproven,omitempty"`
-	// Weights are the percentages of traffic that the new release gets, one after the other; the last is 100.
+	// Strategy is how traffic comes to the new release. Default: canary. That is rolling for the gateway, whose instances share a door.
+	Strategy string `json:"strategy,omitempty"`
+	// Weights are the percentages of traffic that the new release gets, one after the other; the last is 100. Only for canaries.
 	// Default: 10, 50, 100.
 	Weights []int `json:"weights,omitempty"`
 	// Soak is how long each weight is watched. Default: 5 s.
@@ -55,7 +57,21 @@ type Request struct {
 	Minimum int `json:"minRequests,omitempty"`
 	// SureWithin is how long after the soak it may still be undecided whether the release is good. Default: 5 min.
 	SureWithin time.Duration `json:"sureWithin,omitempty"`
+	// Freezes are times in which it is not begun, besides those of the platform. They never hold a rollback.
+	Freezes []Freeze `json:"freezes,omitempty"`
+	// Thaw says why it is begun in such a time all the same. Empty: it is not.
+	Thaw string `json:"thaw,omitempty"`
 }
+
+// Strategies.
+const (
+	// Canary starts all new instances beside the old and moves traffic to them in steps.
+	Canary = "canary"
+	// BlueGreen moves all traffic at once, and keeps the old instances until the new ones have proven themselves.
+	BlueGreen = "blue-green"
+	// Rolling starts the new instances one after the other; each gets its share of the traffic.
+	Rolling = "rolling"
+)
 
 // Defaults of a Request.
 const (
@@ -71,7 +87,17 @@ const (
 
 // WithDefaults fills in what was not asked for.
 func (r Request) WithDefaults() Request {
-	if len(r.Weights) == 0 {
+	if r.Strategy == "" {
+		r.Strategy = Canary
+	}
+	if r.Service == Gateway && r.Strategy == Canary {
+		r.Strategy, r.Weights = Rolling, nil
+	}
+	switch {
+	case len(r.Weights) > 0 || r.Strategy == Rolling:
+	case r.Strategy == BlueGreen:
+		r.Weights = []int{100}
+	default:
 		r.Weights = []int{10, 50, 100}
 	}
 	if r.Soak == 0 {
@@ -119,9 +145,22 @@ func (r Request) Faults() []Fault {
 	case !none && !filepath.IsAbs(r.Release) && !IsDigest(r.Release):
 		fault("release", "%q is neither the absolute path of an executable on the platform's machine nor the digest of a release that is there", r.Release)
 	}
-	if !slices.IsSorted(r.Weights) || len(slices.Compact(slices.Clone(r.Weights))) != len(r.Weights) ||
-		len(r.Weights) == 0 || r.Weights[0] < 1 || r.Weights[len(r.Weights)-1] != 100 {
-		fault("weights", "%v must rise, from at least 1, and end with 100", r.Weights)
+	switch r.Strategy {
+	case Canary:
+		if !slices.IsSorted(r.Weights) || len(slices.Compact(slices.Clone(r.Weights))) != len(r.Weights) ||
+			len(r.Weights) == 0 || r.Weights[0] < 1 || r.Weights[len(r.Weights)-1] != 100 {
+			fault("weights", "%v must rise, from at least 1, and end with 100", r.Weights)
+		}
+	case BlueGreen:
+		if !slices.Equal(r.Weights, []int{100}) {
+			fault("weights", "are not for %s, which moves all traffic at once", BlueGreen)
+		}
+	case Rolling:
+		if len(r.Weights) > 0 {
+			fault("weights", "are not for %s, where each instance gets its share", Rolling)
+		}
+	default:
+		fault("strategy", "%q is none of %s, %s and %s", r.Strategy, Canary, BlueGreen, Rolling)
 	}
 	if r.Soak < 0 || r.Soak > maxSoak {
 		fault("soak", "%s is not between 0 and %s", r.Soak, maxSoak)
@@ -132,6 +171,7 @@ func (r Request) Faults() []Fault {
 	for i, rule := range r.Rules {
 		faults = append(faults, rule.faults(fmt.Sprintf("rules[%d]", i))...)
 	}
+	faults = append(faults, FreezeFaults(r.Freezes)...)
 	if r.Minimum < 1 || r.Minimum > maxMinimum {
 		fault("minRequests", "%d is not between 1 and %d requests", r.Minimum, maxMinimum)
 	}

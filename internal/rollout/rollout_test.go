@@ -65,7 +65,7 @@ func TestJudge(t *testing.T) {
 
 func TestFaultsNamesEveryOne(t *testing.T) {
 	t.Parallel()
-	good := Request{Environment: "staging", Service: Gateway, Release: "/srv/api-gateway"}.WithDefaults()
+	good := Request{Environment: "staging", Service: "student-service", Release: "/srv/student-service"}.WithDefaults()
 	if err := good.Err(); err != nil {
 		t.Errorf("a good request: %v", err)
 	}
@@ -78,13 +78,16 @@ func TestFaultsNamesEveryOne(t *testing.T) {
 	}
 	for name, r := range map[string]Request{
 		"a rollback to a release": {Environment: "staging", Service: Gateway, Release: "/srv/api-gateway", Rollback: true},
+		"weights of blue-green":   {Environment: "staging", Service: "student-service", Release: "/x", Strategy: BlueGreen, Weights: []int{50, 100}},
+		"weights of rolling":      {Environment: "staging", Service: "student-service", Release: "/x", Strategy: Rolling, Weights: []int{100}},
+		"a strategy of nothing":   {Environment: "staging", Service: "student-service", Release: "/x", Strategy: "hope"},
 		"a rule of nothing":       {Environment: "staging", Service: Gateway, Release: "/srv/api-gateway", Rules: []Rule{{Metric: "luck", Max: 1}}},
 	} {
 		if faults := r.WithDefaults().Faults(); len(faults) != 1 {
 			t.Errorf("%s: %v", name, faults)
 		}
 	}
-	bad := Request{Soak: -time.Second, ReadyWithin: time.Millisecond, Weights: []int{1}}
+	bad := Request{Strategy: Canary, Soak: -time.Second, ReadyWithin: time.Millisecond, Weights: []int{1}}
 	var fields []string
 	for _, f := range bad.Faults() {
 		fields = append(fields, f.Field)

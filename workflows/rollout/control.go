@@ -22,6 +22,8 @@ const (
 	// judged.
 	SkipUpdate    = "skip-step"
 	PromoteUpdate = "promote"
+	// SupersedeUpdate is an abort in favour of another rollout. Rollouts send it, not people.
+	SupersedeUpdate = "supersede"
 )
 
 // Decision says who decides, and why.
@@ -38,6 +40,7 @@ type control struct {
 	// settled once there is no way back, failed when that is because everything is put back.
 	settled, failed  bool
 	abort            *Decision
+	superseded       bool // by whose abort
 	soaking          bool
 	paused, promoted bool
 	skip             bool // the present soak
@@ -55,6 +58,10 @@ func (r *run) listen(ctx workflow.Context, cancel workflow.CancelFunc) error {
 	}{
 		{AbortUpdate, "End the rollout, put traffic back to the stable release and remove the new one.", func() error { return nil }, func(d Decision) {
 			r.abort = &d
+			cancel()
+		}},
+		{SupersedeUpdate, "End the rollout in favour of another one.", func() error { return nil }, func(d Decision) {
+			r.abort, r.superseded = &d, true
 			cancel()
 		}},
 		{PauseUpdate, "Hold the traffic where it is.", func() error { return unless(!r.paused, "it is paused already") }, func(d Decision) {

@@ -18,8 +18,13 @@ import (
 	"github.com/school-sms/sms/workflows/progress"
 )
 
-// ApproveUpdate lets a plan go on that waits at its gate. It takes an Approval.
-const ApproveUpdate = "approve"
+// Updates by which people let a plan go on that waits.
+const (
+	// ApproveUpdate opens its gate. It takes an Approval.
+	ApproveUpdate = "approve"
+	// ThawUpdate does not wait for the end of a freeze. It takes a Decision.
+	ThawUpdate = "thaw"
+)
 
 // Approval is a Decision about what is approved.
 type Approval struct {
@@ -50,7 +55,7 @@ type PlannedRollout struct {
 	Changed bool `json:"changed,omitempty"`
 }
 
-// RolloutPlan takes releases through environments, service by service. Releases are known by their content from the beginning: what lies at
+// RolloutPlan takes releases through environments, wave by wave. Releases are known by their content from the beginning: what lies at
 // a path later changes nothing. When a rollout fails, those of its environment that the plan has ended well before are rolled back,
 // the last first.
 func RolloutPlan(ctx workflow.Context, in rollout.Plan) (PlanOutcome, error) {
@@ -80,7 +85,7 @@ type planRun struct {
 	*progress.Progress
 	outcome         PlanOutcome
 	abort, approved *Decision
-	waiting         bool // at the gate
+	waiting, frozen bool // at the gate, for the end of a freeze
 }
 
 // listen takes the approval and an abort from now on.
@@ -105,6 +110,15 @@ func (r *planRun) listen(ctx workflow.Context, cancel workflow.CancelFunc) error
 			return fmt.Errorf("%s has asked for it: somebody else must approve", a.User)
 		}
 		return nil
+	}})
+	if err != nil {
+		return err
+	}
+	err = workflow.SetUpdateHandlerWithOptions(ctx, ThawUpdate, func(ctx workflow.Context, d Decision) error {
+		r.Each.Thaw = decided(ctx, d, ThawUpdate).User + ": " + d.Reason
+		return nil
+	}, workflow.UpdateHandlerOptions{Description: "Do not wait for the end of a freeze.", Validator: func(Decision) error {
+		return unless(r.abort == nil && r.frozen && r.Each.Thaw == "", "it does not wait for the end of a freeze")
 	}})
 	if err != nil {
 		return err
@@ -142,9 +156,12 @@ func (r *planRun) forward(ctx workflow.Context) (environment string, err error) 
 				return "", err
 			}
 		}
-		// 3. Service by service.
-		for _, part := range r.Services {
-			if err := r.roll(ctx, r.Request(environment, part)); err != nil {
+		if err := r.thaw(ctx, environment); err != nil {
+			return "", err
+		}
+		// 3. Wave by wave.
+		for _, wave := range r.Waves() {
+			if err := r.wave(ctx, environment, wave); err != nil {
 				return environment, err
 			}
 		}
@@ -169,40 +186,113 @@ func (r *planRun) gate(ctx workflow.Context) error {
 	return nil
 }
 
-// roll is one rollout, which puts back by itself what fails.
-func (r *planRun) roll(ctx workflow.Context, in rollout.Request) error {
-	verb := "Roll out " + short(in.Release)
-	if in.Rollback {
-		verb = "Roll back"
+// thaw waits for the end of a freeze, or until somebody says why not.
+func (r *planRun) thaw(ctx workflow.Context, environment string) error {
+	if r.Each.Rollback || r.Each.Thaw != "" || workflow.GetVersion(ctx, "freeze", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return nil
 	}
-	r.Step(fmt.Sprintf("%s: %s in %s", verb, in.Service, in.Environment))
-	child := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID: rollout.WorkflowID(in.Environment, in.Service), WaitForCancellation: true,
-		ParentClosePolicy: enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL,
-		StaticSummary:     fmt.Sprintf("Rollout of %s in %s, of plan %s", in.Service, in.Environment, r.ID()),
-	}), Rollout, in)
-	begun := PlannedRollout{Environment: in.Environment, Service: in.Service, State: operation.Running}
-	var run workflow.Execution
-	if err := child.GetChildWorkflowExecution().Get(ctx, &run); err != nil {
-		if _, held := errors.AsType[*temporal.ChildWorkflowExecutionAlreadyStartedError](err); held {
-			return fmt.Errorf("another rollout of %s in %s runs: wait for it to end", in.Service, in.Environment)
+	for waited := false; ; waited = true {
+		frozen, err := findFreeze(ctx, r.Request(environment, rollout.Part{}))
+		if err != nil || frozen.Until.IsZero() {
+			return err
 		}
-		return err
+		if !waited {
+			r.Step("Wait for the end of a freeze of " + environment)
+		}
+		r.Say(operation.Running, fmt.Sprintf("Waits for the end of a freeze of %s: %s.", environment, frozen), r.outcome)
+		r.frozen = true
+		thawed, err := workflow.AwaitWithTimeout(ctx, frozen.Until.Sub(workflow.Now(ctx)), func() bool { return r.Each.Thaw != "" })
+		r.frozen = false
+		if err != nil {
+			return err
+		}
+		if thawed {
+			r.Done("not waited for, " + r.Each.Thaw)
+			return nil
+		}
 	}
-	begun.ID = operation.ID(run.ID, run.RunID)
+}
+
+// wave is the rollouts of some services at once. Each puts back by itself what fails; the first that fails ends the others.
+func (r *planRun) wave(ctx workflow.Context, environment string, parts []rollout.Part) error {
+	var names []string
+	for _, part := range parts {
+		verb := "Roll out " + short(part.Release)
+		if r.Each.Rollback {
+			verb = "Roll back"
+		}
+		names = append(names, verb+": "+part.Service)
+	}
+	r.Step(fmt.Sprintf("%s in %s", strings.Join(names, ", "), environment))
+	ctx, cancel := workflow.WithCancel(ctx)
+	defer cancel()
+	var failed error
+	var done []string
+	running := workflow.NewWaitGroup(ctx)
+	for _, part := range parts {
+		running.Add(1)
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			defer running.Done()
+			id, err := r.roll(ctx, r.Request(environment, part))
+			if done = append(done, id); err != nil && failed == nil {
+				failed = err
+				cancel()
+			}
+		})
+	}
+	running.Wait(ctx)
+	if failed == nil {
+		r.Done(strings.Join(done, ", "))
+	}
+	return failed
+}
+
+// roll is one rollout, whose id it returns. It puts back by itself what fails.
+func (r *planRun) roll(ctx workflow.Context, in rollout.Request) (string, error) {
+	var child workflow.ChildWorkflowFuture
+	var run workflow.Execution
+	for try := 1; ; try++ {
+		child = workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+			WorkflowID: rollout.WorkflowID(in.Environment, in.Service), WaitForCancellation: true,
+			ParentClosePolicy: enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL,
+			StaticSummary:     fmt.Sprintf("Rollout of %s in %s, of plan %s", in.Service, in.Environment, r.ID()),
+		}), Rollout, in)
+		err := child.GetChildWorkflowExecution().Get(ctx, &run)
+		if err == nil {
+			break
+		}
+		if _, held := errors.AsType[*temporal.ChildWorkflowExecutionAlreadyStartedError](err); !held {
+			return "", err
+		}
+		if !r.Supersede || try > mostSuperseded {
+			return "", fmt.Errorf("another rollout of %s in %s runs: wait for it to end", in.Service, in.Environment)
+		}
+		superseding := activities.SupersedeInput{Service: activities.Service{Environment: in.Environment, Service: in.Service},
+			Update: SupersedeUpdate, Decision: Decision{User: r.RequestedBy, Reason: fmt.Sprintf("plan %s of %s", r.ID(), r.RequestedBy)}}
+		if err := await(ctx, acts.SupersedeRollout, superseding, supersedeTimeout); err != nil {
+			return "", err
+		}
+	}
+	begun := PlannedRollout{Environment: in.Environment, Service: in.Service, State: operation.Running, ID: operation.ID(run.ID, run.RunID)}
+	n := len(r.outcome.Rollouts)
 	r.outcome.Rollouts = append(r.outcome.Rollouts, begun)
 	r.Say(operation.Running, r.Record().Summary+", by "+begun.ID, r.outcome)
 	var outcome Outcome
 	err := child.Get(ctx, &outcome)
-	last := &r.outcome.Rollouts[len(r.outcome.Rollouts)-1]
-	if last.State = operation.Succeeded; err != nil {
-		last.State = operation.Failed
-		return err
+	if r.outcome.Rollouts[n].State = operation.Succeeded; err != nil {
+		r.outcome.Rollouts[n].State = operation.Failed
+		return begun.ID, err
 	}
-	last.Changed = outcome.From != outcome.To
-	r.Done(begun.ID)
-	return nil
+	r.outcome.Rollouts[n].Changed = outcome.From != outcome.To
+	return begun.ID, nil
 }
+
+const (
+	// mostSuperseded is how often another rollout may come first before one gives up: two that supersede each other must end.
+	mostSuperseded = 3
+	// supersedeTimeout bounds one attempt to wait until the other has put everything back.
+	supersedeTimeout = 30 * time.Minute
+)
 
 // back rolls back what the plan has ended well in the environment in which it failed.
 func (r *planRun) back(ctx workflow.Context, environment string, cause error) error {
@@ -221,11 +311,14 @@ func (r *planRun) back(ctx workflow.Context, environment string, cause error) er
 		if done.Environment != environment || done.State != operation.Succeeded || !done.Changed {
 			continue
 		}
+		r.Step(fmt.Sprintf("Roll back: %s in %s", done.Service, environment))
 		in := rollout.Request{Environment: environment, Service: done.Service, RequestedBy: r.RequestedBy, Rollback: true, ReadyWithin: r.Each.ReadyWithin}
-		if err := r.roll(ctx, in); err != nil {
+		id, err := r.roll(ctx, in)
+		if err != nil {
 			summary := fmt.Sprintf("%s; and %s in %s could not be rolled back: %s.", progress.Sentence(reason), done.Service, environment, why(err))
 			return first(r.End(operation.Failed, summary, r.outcome), ended(operation.Failed, why(err)))
 		}
+		r.Done(id)
 	}
 	return first(r.End(state, progress.Sentence(reason), r.outcome), ended(state, reason))
 }

@@ -43,6 +43,10 @@ func (w *planWorld) environment() *testsuite.TestWorkflowEnvironment {
 	register("ImportRelease", func(in activities.ImportInput) (target.Release, error) {
 		return target.Release{Digest: "sha256:" + strings.Repeat(map[string]string{"student-service": "a", "configuration-service": "c"}[in.Service], 64)}, nil
 	})
+	register("FindFreeze", func(in activities.FreezeInput) (activities.Frozen, error) {
+		until, reason := rollout.Frozen(in.Freezes, in.Environment, in.At)
+		return activities.Frozen{Until: until, Reason: reason}, nil
+	})
 	env.RegisterWorkflowWithOptions(func(ctx workflow.Context, in rollout.Request) (Outcome, error) {
 		what := in.Environment + " " + in.Service
 		if in.Rollback {

@@ -22,6 +22,7 @@ import (
 const (
 	RolledBack = "rolled-back"
 	Aborted    = "aborted"
+	Superseded = "superseded"
 )
 
 var (
@@ -90,6 +91,7 @@ type run struct {
 	*progress.Progress
 	service activities.Service
 	stable  target.Deployment
+	beside  int // how many new instances there are to be
 	outcome Outcome
 	fence   int64
 	// touched is set once there is something to put back.
@@ -114,20 +116,20 @@ func (r *run) forward(ctx workflow.Context) error {
 	if err := r.prove(ctx); err != nil {
 		return err
 	}
+	if err := r.thaw(ctx); err != nil {
+		return err
+	}
 
-	// 2. Hold traffic where it is, and start the new instances beside it.
-	r.touched = true
-	r.Step(fmt.Sprintf("Start %d × %s without traffic", r.stable.Replicas, short(r.outcome.To)))
+	// 2. Hold traffic where it is, and start the new instances beside it: all of them, or the first.
+	r.touched, r.beside = true, r.stable.Replicas
+	if r.rolling(ctx) {
+		r.beside = 1
+	}
+	r.Step(fmt.Sprintf("Start %d × %s without traffic", r.beside, short(r.outcome.To)))
 	if err := r.shift(ctx, 0); err != nil {
 		return err
 	}
-	if err := r.ensure(ctx, target.Canary, r.outcome.To); err != nil {
-		return err
-	}
-	if err := await(ctx, acts.AwaitReady, r.instances(r.outcome.To), r.ReadyWithin); err != nil {
-		return err
-	}
-	if err := workflow.Sleep(ctx, settle); err != nil {
+	if err := r.begin(ctx); err != nil {
 		return err
 	}
 	r.Done("ready and registered")
@@ -140,23 +142,15 @@ func (r *run) forward(ctx workflow.Context) error {
 	// 3. Prove it before it gets traffic. A gateway is its own door: its instances share it already.
 	if r.Service == rollout.Gateway {
 		r.Skip("Smoke test before traffic, and move traffic in steps", "a gateway's instances share one door from their start")
-		if analysed(ctx) {
-			r.Step(fmt.Sprintf("Watch it for %s", r.Soak))
-			analysis, err := r.soak(ctx, func() error { return nil })
-			if err != nil {
-				return err
-			}
-			r.Done(analysis.String())
-		}
 	} else {
 		in := smoke.Input{Environment: r.Environment, Service: r.Service, Release: r.outcome.To}
 		if err := r.smoke(ctx, "Smoke test before traffic", in); err != nil {
 			return err
 		}
-		// 4. Move traffic over.
-		if err := r.move(ctx); err != nil {
-			return err
-		}
+	}
+	// 4. Move traffic over.
+	if err := r.move(ctx); err != nil {
+		return err
 	}
 
 	// 5. Prove it through the door.
@@ -186,6 +180,28 @@ func (r *run) resolveLastGood(ctx workflow.Context) error {
 	}
 	r.Done(short(r.outcome.To))
 	return nil
+}
+
+// thaw refuses to begin in a freeze. A rollback never asks.
+func (r *run) thaw(ctx workflow.Context) error {
+	if r.Rollback || workflow.GetVersion(ctx, "freeze", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return nil
+	}
+	frozen, err := findFreeze(ctx, r.Request)
+	if err != nil || frozen.Until.IsZero() {
+		return err
+	}
+	if r.Thaw == "" {
+		return refused(errors.New(frozen.String() + "; --thaw \"why\" overrides that"))
+	}
+	r.Skip("Wait for the end of a freeze: "+frozen.String(), r.Thaw)
+	return nil
+}
+
+// findFreeze is the freeze that holds for a rollout now, if one does.
+func findFreeze(ctx workflow.Context, of rollout.Request) (frozen activities.Frozen, err error) {
+	err = call(ctx, acts.FindFreeze, activities.FreezeInput{Environment: of.Environment, Freezes: of.Freezes, At: workflow.Now(ctx)}, &frozen)
+	return frozen, err
 }
 
 // prove lets into production only what staging runs, at the end of a rollout that went well.
@@ -222,8 +238,18 @@ func (r *run) observe(ctx workflow.Context) error {
 	return nil
 }
 
-// move shifts traffic weight by weight, and watches the new instances at each.
+// move gives the new release its traffic, and watches it at each step.
 func (r *run) move(ctx workflow.Context) error {
+	switch {
+	case r.rolling(ctx):
+		return r.roll(ctx)
+	case r.Service == rollout.Gateway:
+		if !analysed(ctx) {
+			return nil
+		}
+		r.Step(fmt.Sprintf("Watch it for %s", r.Soak))
+		return r.watched(r.soak(ctx, func() error { return nil }))
+	}
 	for _, weight := range r.Weights {
 		r.Step(fmt.Sprintf("Give it %d %% of the traffic for %s", weight, r.Soak))
 		if !analysed(ctx) {
@@ -233,13 +259,59 @@ func (r *run) move(ctx workflow.Context) error {
 			r.Done("the new instances are well")
 			continue
 		}
-		analysis, err := r.soak(ctx, func() error { return r.shift(ctx, weight) })
-		if err != nil {
+		if err := r.watched(r.soak(ctx, func() error { return r.shift(ctx, weight) })); err != nil {
 			return err
 		}
-		r.Done(analysis.String())
 	}
 	return nil
+}
+
+// watched ends a step by what its soak has shown.
+func (r *run) watched(analysis activities.Analysis, err error) error {
+	if err == nil {
+		r.Done(analysis.String())
+	}
+	return err
+}
+
+// rolling is false for rollouts that began before there was a strategy.
+func (r *run) rolling(ctx workflow.Context) bool {
+	return r.Strategy == rollout.Rolling && !r.Rollback && workflow.GetVersion(ctx, "strategy", workflow.DefaultVersion, 1) != workflow.DefaultVersion
+}
+
+// roll gives the first new instance its share, then starts the next. The old ones stay: there is no way back that would have to wait for
+// one to start.
+func (r *run) roll(ctx workflow.Context) error {
+	for {
+		weight := 100 * r.beside / r.stable.Replicas
+		r.Step(fmt.Sprintf("Give %d of %d instances their share of the traffic for %s", r.beside, r.stable.Replicas, r.Soak))
+		err := r.watched(r.soak(ctx, func() error {
+			if r.Service == rollout.Gateway {
+				return nil // has it since its start
+			}
+			return r.shift(ctx, weight)
+		}))
+		if err != nil || r.beside == r.stable.Replicas {
+			return err
+		}
+		r.beside++
+		r.Step(fmt.Sprintf("Start the next, %d × %s", r.beside, short(r.outcome.To)))
+		if err := r.begin(ctx); err != nil {
+			return err
+		}
+		r.Done("ready and registered")
+	}
+}
+
+// begin starts new instances, until there are as many as are to be beside the old ones and gateways know them.
+func (r *run) begin(ctx workflow.Context) error {
+	if err := r.ensure(ctx, target.Canary, r.outcome.To, r.beside); err != nil {
+		return err
+	}
+	if err := await(ctx, acts.AwaitReady, r.instances(r.outcome.To), r.ReadyWithin); err != nil {
+		return err
+	}
+	return workflow.Sleep(ctx, settle)
 }
 
 // analysed is false for rollouts that began before there was an analysis.
@@ -267,7 +339,7 @@ func (r *run) finish(ctx workflow.Context) error {
 	if r.touched {
 		// 6. The new release is stable now; the old instances drain.
 		r.Step(fmt.Sprintf("Drain %s", short(r.outcome.From)))
-		if err := r.ensure(ctx, target.Stable, r.outcome.To); err != nil {
+		if err := r.ensure(ctx, target.Stable, r.outcome.To, r.stable.Replicas); err != nil {
 			return r.lost(err)
 		}
 		if err := r.removeCanary(ctx); err != nil {
@@ -304,7 +376,10 @@ func (r *run) back(ctx workflow.Context, cause error) error {
 	state, reason := RolledBack, why(cause)
 	if temporal.IsCanceledError(cause) {
 		state, reason = Aborted, "cancelled"
-		if r.abort != nil {
+		switch {
+		case r.superseded:
+			state, reason = Superseded, fmt.Sprintf("superseded by %s", r.abort.Reason)
+		case r.abort != nil:
 			reason = fmt.Sprintf("aborted by %s: %s", r.abort.User, r.abort.Reason)
 		}
 	}
@@ -364,9 +439,9 @@ func (r *run) clear(ctx workflow.Context) error {
 	return call(ctx, acts.SetTraffic, activities.TrafficInput{Service: r.service, Fence: r.next(ctx)}, nil)
 }
 
-func (r *run) ensure(ctx workflow.Context, track, digest string) error {
+func (r *run) ensure(ctx workflow.Context, track, digest string, replicas int) error {
 	return call(ctx, acts.EnsureDeployment, target.Deployment{Environment: r.Environment, Service: r.Service, Track: track,
-		Release: digest, Replicas: r.stable.Replicas, Fence: r.next(ctx)}, nil)
+		Release: digest, Replicas: replicas, Fence: r.next(ctx)}, nil)
 }
 
 func (r *run) removeCanary(ctx workflow.Context) error {
@@ -374,7 +449,7 @@ func (r *run) removeCanary(ctx workflow.Context) error {
 }
 
 func (r *run) instances(digest string) activities.AwaitInput {
-	return activities.AwaitInput{Service: r.service, Release: digest, Replicas: r.stable.Replicas, Within: r.ReadyWithin}
+	return activities.AwaitInput{Service: r.service, Release: digest, Replicas: r.beside, Within: r.ReadyWithin}
 }
 
 func (r *run) smoke(ctx workflow.Context, step string, in smoke.Input) error {

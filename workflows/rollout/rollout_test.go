@@ -131,6 +131,10 @@ func (w *world) environment() *testsuite.TestWorkflowEnvironment {
 		return analysis, w.call("AnalyseRelease", "")
 	})
 	register("ProveRelease", func(activities.CurrentInput) (string, error) { return "rollout x", w.call("ProveRelease", "") })
+	register("FindFreeze", func(in activities.FreezeInput) (activities.Frozen, error) {
+		until, reason := rollout.Frozen(in.Freezes, in.Environment, in.At)
+		return activities.Frozen{Until: until, Reason: reason}, w.call("FindFreeze", "")
+	})
 	register("FindLastGood", func(activities.CurrentInput) (string, error) { return newRelease, w.call("FindLastGood", "") })
 	register("PromoteRelease", func(p rollout.Promotion) error {
 		return w.call("PromoteRelease", "promoted "+short(p.Release)+" over "+short(p.Replaced))

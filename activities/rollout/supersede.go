@@ -1,0 +1,51 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+
+	enums "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/school-sms/sms/internal/rollout"
+	"github.com/school-sms/sms/internal/temporalclient"
+)
+
+// SupersedeInput says whose rollout takes the place of the one under way.
+type SupersedeInput struct {
+	Service
+	// Update and Decision are what the one under way is told.
+	Update   string
+	Decision any
+}
+
+// SupersedeRollout tells the rollout of a service that is under way to end, and returns when it has ended: its release has no traffic and no
+// instances any more. One that has gone too far to be put back is let end as it does.
+func (a *Activities) SupersedeRollout(ctx context.Context, in SupersedeInput) error {
+	id, told := rollout.WorkflowID(in.Environment, in.Service.Service), ""
+	return poll(ctx, nil, func() (done bool, waiting string, err error) {
+		described, err := a.Temporal.DescribeWorkflowExecution(ctx, id, "")
+		if temporalclient.NotFound(err) {
+			return true, "", nil
+		}
+		if err != nil {
+			return false, "Temporal does not answer: " + err.Error(), nil
+		}
+		execution := described.GetWorkflowExecutionInfo()
+		if execution.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
+			return true, "", nil
+		}
+		if run := execution.GetExecution().GetRunId(); told != run {
+			handle, err := a.Temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{WorkflowID: id, RunID: run, UpdateName: in.Update,
+				Args: []any{in.Decision}, WaitForStage: client.WorkflowUpdateStageCompleted})
+			if err == nil {
+				err = handle.Get(ctx, nil)
+			}
+			if err != nil && temporalclient.Unavailable(err) {
+				return false, "Temporal does not answer: " + err.Error(), nil
+			}
+			told = run // a refusal says that it ends by itself
+		}
+		return false, fmt.Sprintf("the rollout of %s in %s that was under way puts everything back", in.Service.Service, in.Environment), nil
+	})
+}
