@@ -137,7 +137,7 @@ type previewOutput struct{ Body flow.Previewed }
 
 // previewRollout is answered by a worker, which knows the target. It is no operation, and leaves no record.
 func (s *Service) previewRollout(ctx context.Context, in *previewInput) (*previewOutput, error) {
-	plan, _, err := s.checkedPlan(&startRolloutInput{Body: in.Body}, identity.FromContext(ctx).User)
+	plan, single, err := s.checkedPlan(&startRolloutInput{Body: in.Body}, identity.FromContext(ctx).User)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (s *Service) previewRollout(ctx context.Context, in *previewInput) (*previe
 	run, err := s.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: "rollout-preview/" + rand.Text(), TaskQueue: temporalclient.TaskQueue, WorkflowExecutionTimeout: flow.PreviewTimeout,
 		StaticSummary: "What would be rolled out of " + plan.Subject(),
-	}, flow.Preview, plan)
+	}, flow.Preview, flow.PreviewInput{Plan: plan, Alone: single})
 	if err != nil {
 		return nil, temporalProblem(err)
 	}

@@ -22,44 +22,43 @@ func (g *globals) preview(cmd *cobra.Command, body map[string]any) error {
 		return err
 	}
 	err := g.print(cmd, found, func(t *table) {
-		t.row("", "ENVIRONMENT", "SERVICE", "FROM", "TO", "VERSION", "INSTANCES", "HOW")
-		gated := false
-		for i, step := range found.Steps {
-			in := found.Plan.Request(step.Environment, rollout.Part{Service: step.Service})
-			if step.Environment == rollout.Production && found.Plan.Gate && !gated {
-				gated = true
-				t.row(fmt.Sprintf("   an approval of plan %s within %s", found.Hash, found.Plan.ApproveWithin))
+		var notes []string
+		note := func(number int, lines ...string) {
+			for _, line := range lines {
+				notes = append(notes, fmt.Sprintf("%d. %s", number, line))
 			}
+		}
+		gate := found.Gate
+		t.row("", "ENVIRONMENT", "SERVICE", "FROM", "TO", "INSTANCES", "HOW")
+		for i, step := range found.Steps {
 			to := shortDigest(step.To)
 			if step.From == step.To {
 				to = "the same"
 			}
-			t.row(fmt.Sprintf("%d.", i+1), step.Environment, step.Service, shortDigest(step.From), to, step.Version, fmt.Sprint(step.Replicas), how(in))
-			for _, line := range step.Migrations {
-				t.row("   migration: " + line)
+			t.row(fmt.Sprintf("%d.", i+1), step.Environment, step.Service, shortDigest(step.From), to, fmt.Sprint(step.Replicas), step.How)
+			if step.Environment == rollout.Production && gate != "" {
+				note(i+1, "waits for "+gate)
+				gate = ""
 			}
 			if step.Proof != "" {
-				t.row("   proven by " + step.Proof)
+				note(i+1, "proven by "+step.Proof)
+			}
+			for _, migration := range step.Migrations {
+				note(i+1, "migrates: "+migration)
+			}
+			for _, why := range step.Waits {
+				note(i+1, "waits: "+why)
 			}
 			for _, why := range step.Stops {
-				t.row("   stopped: " + why)
+				note(i+1, "STOPS: "+why)
 			}
+		}
+		for _, line := range notes {
+			t.row(line)
 		}
 	})
 	if err == nil && slices.ContainsFunc(found.Steps, func(step flow.PreviewedRollout) bool { return len(step.Stops) > 0 }) {
 		return errStopped
 	}
 	return err
-}
-
-// how says in a few words how traffic would move.
-func how(in rollout.Request) string {
-	switch {
-	case in.Rollback:
-		return "at once"
-	case in.Strategy == rollout.Canary:
-		return fmt.Sprintf("%s %v %%, %s each", in.Strategy, in.Weights, in.Soak)
-	default:
-		return fmt.Sprintf("%s, %s each", in.Strategy, in.Soak)
-	}
 }

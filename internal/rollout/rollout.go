@@ -122,6 +122,18 @@ func (r Request) WithDefaults() Request {
 	return r
 }
 
+// How says in a few words how traffic comes to the new release.
+func (r Request) How() string {
+	switch {
+	case r.Rollback:
+		return "at once"
+	case r.Strategy == Canary:
+		return fmt.Sprintf("%s %v %%, %s each", r.Strategy, r.Weights, r.Soak)
+	default:
+		return fmt.Sprintf("%s, %s", r.Strategy, r.Soak)
+	}
+}
+
 // Fault is one thing wrong with a request.
 type Fault struct{ Field, Detail string }
 

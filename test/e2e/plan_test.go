@@ -30,6 +30,13 @@ func TestPlan(t *testing.T) {
 	if err := os.WriteFile(plan, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if out, code := p.sms("rollout", "start", "--plan", plan, "--dry-run"); code != 0 || strings.Count(out, "student-service") != 2 || !strings.Contains(out, "waits for an approval") ||
+		!strings.Contains(out, "proven by the rollout in staging, before this one") {
+		t.Errorf("the preview: exit %d\n%s", code, out)
+	}
+	if now := p.releases("student-service"); !slices.Equal(now, stable) {
+		t.Errorf("production runs %v after a preview", now)
+	}
 	l := startLoad(p, "/api/v1/students/"+made.StudentID)
 	id := p.begin("rollout", "start", "--plan", plan)
 	eventually(t, operationWithin, "the gate", func() (bool, string) {
@@ -66,6 +73,7 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	walkRequestIDs(t, p, configuration)
+	walkSupersede(t, p)
 	p.recordRollouts()
 }
 
@@ -97,6 +105,37 @@ func walkRequestIDs(t *testing.T, p *platform, release string) {
 			t.Errorf("%s of another request: %d %s", key, a.Status, a.Body)
 		}
 	}
+}
+
+// walkSupersede begins a rollout while another of the same service soaks, and one in a freeze.
+func walkSupersede(t *testing.T, p *platform) {
+	first, second := releaseOf(t, "configuration-service", "first"), releaseOf(t, "configuration-service", "second")
+	held := p.begin("rollout", "start", "configuration-service="+first, "--env", "staging", "--soak", "10m")
+	eventually(t, operationWithin, "its soak", func() (bool, string) {
+		out := p.mustSMS("rollout", "show", held)
+		return strings.Contains(out, "Give it 10 %"), out
+	})
+	next := []string{"rollout", "start", "configuration-service=" + second, "--env", "staging", "--soak", "1s", "--strategy", "rolling", "--wait"}
+	if out, code := p.sms(next...); code != 1 || !strings.Contains(out, held) || !strings.Contains(out, "supersede it") {
+		t.Errorf("beside another one: exit %d\n%s", code, out)
+	}
+	p.mustSMS(append(next, "--supersede")...)
+	if out := p.mustSMS("rollout", "show", held); !strings.Contains(out, "superseded by plan") {
+		t.Errorf("the superseded one:\n%s", out)
+	}
+
+	freezes := filepath.Join(t.TempDir(), "frozen.yaml")
+	if err := os.WriteFile(freezes, []byte("freezes: [{from: '0 0 1 1 *', until: '59 23 31 12 *', zone: Asia/Kolkata, reason: exams}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	frozen := []string{"rollout", "start", "configuration-service=" + first, "--env", "staging", "--strategy", "blue-green", "--soak", "1s", "--plan", freezes, "--wait"}
+	if out, code := p.sms(frozen...); code != 1 || !strings.Contains(out, "Nothing was changed: nothing new until") || !strings.Contains(out, "exams") {
+		t.Errorf("in a freeze: exit %d\n%s", code, out)
+	}
+	if out, code := p.sms(append(frozen, "--dry-run")...); code != 1 || !strings.Contains(out, "STOPS: nothing new until") {
+		t.Errorf("the preview in a freeze: exit %d\n%s", code, out)
+	}
+	p.mustSMS(append(frozen, "--thaw", "pupils cannot log in")...)
 }
 
 func badPlan(t *testing.T) string {

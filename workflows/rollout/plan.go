@@ -297,6 +297,14 @@ const (
 // back rolls back what the plan has ended well in the environment in which it failed.
 func (r *planRun) back(ctx workflow.Context, environment string, cause error) error {
 	state, reason := RolledBack, why(cause)
+	for _, of := range []string{RolledBack, Aborted, Superseded, operation.Failed} { // how its rollout ended
+		if because, ok := strings.CutPrefix(reason, of+": "); ok {
+			reason = because
+			if of == Superseded {
+				state = Superseded
+			}
+		}
+	}
 	switch { // a rollout that was cancelled with its plan ends by itself, and says so
 	case r.abort != nil:
 		state, reason = Aborted, fmt.Sprintf("aborted by %s: %s", r.abort.User, r.abort.Reason)

@@ -153,7 +153,7 @@ func TestPlanRollsBackWhatWentWellBesideWhatFailed(t *testing.T) {
 	if diff := cmp.Diff(want, w.begun); diff != "" {
 		t.Errorf("rollouts (-want +got):\n%s", diff)
 	}
-	if last := w.last(); last.State != RolledBack || !strings.Contains(last.Summary, "error rate 12 %") {
+	if last := w.last(); last.State != RolledBack || !strings.Contains(last.Summary, "Error rate 12 %") {
 		t.Errorf("recorded %s: %s", last.State, last.Summary)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/rollout"
+	"github.com/school-sms/sms/internal/target"
 )
 
 func TestStrategies(t *testing.T) {
@@ -158,7 +159,7 @@ func TestAWaveIsRolledOutAtOnceAndPutBackTogether(t *testing.T) {
 				return
 			}
 			// The other ended well in the same moment: it is rolled back.
-			if last.State != RolledBack || !slices.Contains(w.begun, "production configuration-service back") || !strings.Contains(last.Summary, "error rate 12 %") {
+			if last.State != RolledBack || !slices.Contains(w.begun, "production configuration-service back") || !strings.Contains(last.Summary, "Error rate 12 %") {
 				t.Errorf("began %v, recorded %s: %s", w.begun, last.State, last.Summary)
 			}
 		})
@@ -174,5 +175,53 @@ func TestASupersededRolloutPutsEverythingBackAndSaysSo(t *testing.T) {
 	w.restored()
 	if last := w.last(); last.State != Superseded || !strings.Contains(last.Summary, "superseded by because") {
 		t.Errorf("recorded %s: %s", last.State, last.Summary)
+	}
+}
+
+func TestPreviewSaysWhatWouldBeDoneAndDoesNothing(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*world, *PreviewInput)
+		waits  string
+		stops  string
+		to     string
+	}{
+		"all well":            {func(*world, *PreviewInput) {}, "", "", newRelease},
+		"alone, in a freeze":  {func(_ *world, in *PreviewInput) { in.Alone, in.Each.Freezes = true, weekend }, "", "nobody is there", newRelease},
+		"a plan, in a freeze": {func(_ *world, in *PreviewInput) { in.Each.Freezes = weekend }, "nobody is there", "", newRelease},
+		"unproven":            {func(w *world, _ *PreviewInput) { w.fail["ProveRelease"] = 1 }, "", "ProveRelease broke", newRelease},
+		"beside another":      {func(w *world, _ *PreviewInput) { w.tracks["canary"] = target.Deployment{Replicas: 1} }, "", "another rollout is under way", newRelease},
+		"instead of another": {func(w *world, in *PreviewInput) {
+			w.tracks["canary"], in.Supersede = target.Deployment{Replicas: 1}, true
+		}, "another rollout", "", newRelease},
+		"a rollback":             {func(_ *world, in *PreviewInput) { in.Alone, in.Each.Rollback, in.Each.Freezes = true, true, weekend }, "", "", newRelease},
+		"a rollback to nowhere":  {func(w *world, in *PreviewInput) { in.Alone, in.Each.Rollback, w.fail["FindLastGood"] = true, true, 1 }, "", "FindLastGood broke", ""},
+		"of what does not exist": {func(w *world, _ *PreviewInput) { delete(w.tracks, target.Stable) }, "", "nothing to replace", newRelease},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			env := w.environment()
+			env.SetStartTime(friday)
+			in := PreviewInput{Plan: rollout.Plan{Environments: []string{"production"}, Services: []rollout.Part{{Service: "student-service", Release: "/x"}}}}
+			if c.change(w, &in); in.Each.Rollback {
+				in.Services[0].Release = ""
+			}
+			env.ExecuteWorkflow(Preview, in)
+			var out Previewed
+			if err := env.GetWorkflowResult(&out); err != nil || len(out.Steps) != 1 || len(w.log) > 0 || len(w.records) > 0 {
+				t.Fatalf("%v, steps %v, done %v, recorded %v", err, out.Steps, w.log, w.records)
+			}
+			step := out.Steps[0]
+			for want, said := range map[string][]string{"waits " + c.waits: step.Waits, "stops " + c.stops: step.Stops} {
+				kind, why, _ := strings.Cut(want, " ")
+				if joined := strings.Join(said, "; "); (joined == "") != (why == "") || !strings.Contains(joined, why) {
+					t.Errorf("%s %q, want %q", kind, joined, why)
+				}
+			}
+			if step.To != c.to {
+				t.Errorf("to %s, want %s", step.To, c.to)
+			}
+		})
 	}
 }
