@@ -25,7 +25,8 @@ const maxMetrics = 16 << 20
 // ReadTraffic reads what the gateways of an environment have counted of a service. All that are registered must answer.
 func (a *Activities) ReadTraffic(ctx context.Context, in Service) (rollout.Reading, error) {
 	reading := rollout.Reading{}
-	err := a.eachInstance(ctx, rollout.Gateway, in.Environment, func(gateway discovery.Instance, families metrics) {
+	all := func(discovery.Instance) bool { return true }
+	err := a.eachInstance(ctx, rollout.Gateway, in.Environment, all, func(gateway discovery.Instance, families metrics) {
 		release := func(m *dto.Metric) (string, bool) { return label(m, "release"), label(m, "service") == in.Service }
 		if in.Service == rollout.Gateway { // it is its own door: all that it answers counts, for the release that it is itself
 			release = func(*dto.Metric) (string, bool) { return gateway.Release, true }
@@ -38,10 +39,12 @@ func (a *Activities) ReadTraffic(ctx context.Context, in Service) (rollout.Readi
 	return reading, err
 }
 
-// readMemory reads what the largest instance of each release of a service holds resident, in bytes.
-func (a *Activities) readMemory(ctx context.Context, in Service) (map[string]float64, error) {
+// readMemory reads what the largest instance of each release of a service holds resident, in bytes. Those of the release that is judged
+// must answer; one of the stable release may be what is broken, and is left out.
+func (a *Activities) readMemory(ctx context.Context, in Service, judged string) (map[string]float64, error) {
 	memory := map[string]float64{}
-	return memory, a.eachInstance(ctx, in.Service, in.Environment, func(i discovery.Instance, families metrics) {
+	needed := func(i discovery.Instance) bool { return i.Release == judged }
+	return memory, a.eachInstance(ctx, in.Service, in.Environment, needed, func(i discovery.Instance, families metrics) {
 		for _, m := range families["process_resident_memory_bytes"].GetMetric() {
 			memory[i.Release] = max(memory[i.Release], m.GetGauge().GetValue())
 		}
@@ -52,8 +55,8 @@ func (a *Activities) readMemory(ctx context.Context, in Service) (map[string]flo
 type metrics map[string]*dto.MetricFamily
 
 // eachInstance calls take, one call at a time, with the metrics of every instance of a service that is up. They are read at once: it takes
-// no longer than the slowest.
-func (a *Activities) eachInstance(ctx context.Context, service, environment string, take func(discovery.Instance, metrics)) error {
+// no longer than the slowest. One that is not needed may fail to answer.
+func (a *Activities) eachInstance(ctx context.Context, service, environment string, needed func(discovery.Instance) bool, take func(discovery.Instance, metrics)) error {
 	snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
 	if err != nil {
 		return fmt.Errorf("the registry does not answer: %w", err)
@@ -66,6 +69,9 @@ func (a *Activities) eachInstance(ctx context.Context, service, environment stri
 		}
 		all.Go(func() error {
 			families, err := a.readMetrics(ctx, i)
+			if err != nil && !needed(i) {
+				return nil
+			}
 			if err != nil {
 				return fmt.Errorf("the metrics of %s cannot be read: %w", i.ID, err)
 			}

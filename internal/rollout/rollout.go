@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ const Gateway = "api-gateway"
 // Production is the environment that needs proof and approval.
 const Production = "production"
 
-// Services that can be rolled out.
+// Services that are rolled out here. A Request may name another, which its target then has to know.
 func Services() []string { return []string{Gateway, "configuration-service", "student-service"} }
 
 // Environments that can be rolled out to.
@@ -148,8 +149,8 @@ func (r Request) Faults() []Fault {
 	if !slices.Contains(Environments(), r.Environment) {
 		fault("environment", "%q is none of %v", r.Environment, Environments())
 	}
-	if !slices.Contains(Services(), r.Service) {
-		fault("service", "%q is none of %v", r.Service, Services())
+	if !serviceName.MatchString(r.Service) {
+		fault("service", "%q is not the name of a service, such as %s", r.Service, Gateway)
 	}
 	switch none := r.Rollback || r.Converge; {
 	case none && r.Release != "":
@@ -192,6 +193,8 @@ func (r Request) Faults() []Fault {
 	}
 	return faults
 }
+
+var serviceName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
 // Err joins the faults; nil when there are none.
 func (r Request) Err() error {
