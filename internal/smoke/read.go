@@ -2,6 +2,7 @@ package smoke
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -173,7 +174,7 @@ func (f *faults) line(at []string) int {
 
 // err is all faults in the order of the file; nil when there are none.
 func (f *faults) err() error {
-	slices.SortStableFunc(f.all, func(a, b fault) int { return a.line - b.line })
+	slices.SortFunc(f.all, func(a, b fault) int { return cmp.Or(a.line-b.line, strings.Compare(a.text, b.text)) })
 	var all []error
 	for _, one := range slices.Compact(f.all) {
 		all = append(all, fmt.Errorf("line %d: %s", one.line, one.text))

@@ -93,8 +93,12 @@ func (r *run) suite(ctx context.Context, s Suite) {
 		if len(c.Environments) > 0 && !slices.Contains(c.Environments, r.Environment) {
 			continue
 		}
-		result := Result{Suite: s.Name, Name: c.Name, LeftOut: leftOut(ctx, c, v, passed)}
-		if result.LeftOut == "" {
+		result := Result{Suite: s.Name, Name: c.Name, LeftOut: leftOut(c, v, passed)}
+		switch {
+		case result.LeftOut != "":
+		case ctx.Err() != nil:
+			result.Expected, result.Found = "time for it", "none: "+noTime
+		default:
 			start := time.Now()
 			result.Expected, result.Found = r.check(ctx, s.Name, c, v)
 			result.OK = result.Expected == ""
@@ -106,10 +110,7 @@ func (r *run) suite(ctx context.Context, s Suite) {
 }
 
 // leftOut is why a check cannot be made; empty when it can.
-func leftOut(ctx context.Context, c Check, v values, passed map[string]bool) string {
-	if ctx.Err() != nil {
-		return "no time was left: " + noTime
-	}
+func leftOut(c Check, v values, passed map[string]bool) string {
 	for _, need := range c.Needs {
 		if ok, made := passed[need]; made && !ok {
 			return fmt.Sprintf("it needs that %s", need)

@@ -3,6 +3,7 @@ package smoke
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -11,6 +12,13 @@ type Suite struct {
 	Name      string            `json:"name"`
 	Variables map[string]string `json:"variables,omitempty"`
 	Checks    []Check           `json:"checks"`
+}
+
+// NeedsToken reports whether one of its requests is not anonymous.
+func (s Suite) NeedsToken() bool {
+	return slices.ContainsFunc(s.Checks, func(c Check) bool {
+		return !c.Request.Anonymous || slices.ContainsFunc(c.Cleanup, func(step Step) bool { return !step.Request.Anonymous })
+	})
 }
 
 // Check is a request, and what must come back.

@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	reference = regexp.MustCompile(`\$\{([^}]*)\}`)
+	reference = regexp.MustCompile(`\$\{([^}"]*)\}`)
 	randomOf  = regexp.MustCompile(`^random\.(letters|digits)\(([1-9][0-9]?)\)$`)
 	dateOf    = regexp.MustCompile(`^date\(((?:[+-][0-9]{1,4}[ymd])*)\)$`)
 	dateStep  = regexp.MustCompile(`([+-][0-9]+)([ymd])`)
