@@ -1,7 +1,6 @@
 package smoke
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -37,7 +37,7 @@ type answer struct {
 func (r *run) ask(ctx context.Context, request Request, v values, directed bool) answer {
 	var body io.Reader
 	if request.Body != nil {
-		body = bytes.NewReader([]byte(jsonText(v.filled(request.Body))))
+		body = strings.NewReader(jsonText(v.filled(request.Body)))
 	}
 	req, err := http.NewRequestWithContext(ctx, orGet(request.Method), r.URL+v.target(request.Path), body)
 	if err != nil {

@@ -87,7 +87,7 @@ func Read(raw []byte) (Suite, error) {
 	if err := yaml.Unmarshal(raw, &value); err != nil {
 		return s, notYAML(err)
 	}
-	asJSON, err := json.Marshal(value)
+	asJSON, err := encoded(value)
 	if err != nil {
 		return s, fmt.Errorf("it holds what JSON does not know: %w", err)
 	}

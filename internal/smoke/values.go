@@ -1,6 +1,7 @@
 package smoke
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -83,15 +84,19 @@ func textOf(value any) string {
 	return jsonText(value)
 }
 
-// jsonText is a value as JSON writes it.
+// jsonText is a value, which came from JSON, as JSON writes it.
 func jsonText(value any) string {
-	var b strings.Builder
+	raw, _ := encoded(value)
+	return string(raw)
+}
+
+// encoded is json.Marshal that leaves <, > and & as they are, for people.
+func encoded(value any) ([]byte, error) {
+	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	if encoder.Encode(value) != nil {
-		return "" // it was read from JSON
-	}
-	return strings.TrimSuffix(b.String(), "\n")
+	err := encoder.Encode(value)
+	return bytes.TrimSpace(b.Bytes()), err
 }
 
 func asIs(s string) string { return s }
