@@ -108,13 +108,18 @@ func (h *heart) beat(ctx context.Context) {
 	}
 }
 
+// tellTimeout bounds how long a run waits for Temporal to take what is left: if it is away, a later heartbeat tells it.
+const tellTimeout = 5 * time.Second
+
 // keep tells the server at once: the worker's own heartbeats may be held back for most of the heartbeat timeout.
 func (h *heart) keep(ctx context.Context, left []smoke.Leftover) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.left = left
-	activity.RecordHeartbeat(ctx, left)
-	_ = activity.GetClient(ctx).RecordActivityHeartbeat(ctx, activity.GetInfo(ctx).TaskToken, left) // if it is away, a later one tells it
+	activity.RecordHeartbeat(ctx, left) // so that none that is held back says less
+	h.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	_ = activity.GetClient(ctx).RecordActivityHeartbeat(ctx, activity.GetInfo(ctx).TaskToken, left)
 }
 
 func unknownEnvironment(name string, known []string) error {

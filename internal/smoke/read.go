@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -31,19 +32,19 @@ var PlatformYAML []byte
 //go:embed suite.schema.json
 var Schema []byte
 
-var suiteSchema = compiled(Schema)
-
-func compiled(raw []byte) *jsonschema.Schema {
-	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+// suiteSchema is Schema, made ready when it is first needed.
+var suiteSchema = sync.OnceValue(func() *jsonschema.Schema {
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(Schema))
 	if err != nil {
-		panic(err)
+		panic(err) // a test reads it
 	}
+	const name = "suite.schema.json"
 	c := jsonschema.NewCompiler()
-	if err := c.AddResource("suite", document); err != nil {
+	if err := c.AddResource(name, document); err != nil {
 		panic(err)
 	}
-	return c.MustCompile("suite")
-}
+	return c.MustCompile(name)
+})
 
 // Platform is the built-in suite.
 func Platform() Suite {
@@ -96,7 +97,7 @@ func Read(raw []byte) (Suite, error) {
 	if err != nil {
 		return s, err
 	}
-	if err := suiteSchema.Validate(instance); err != nil {
+	if err := suiteSchema().Validate(instance); err != nil {
 		var invalid *jsonschema.ValidationError
 		if !errors.As(err, &invalid) {
 			return s, err

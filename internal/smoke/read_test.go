@@ -124,3 +124,16 @@ func TestTheBuiltInSuiteHasNoFault(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+func TestTheExampleOfTheDocumentationHasNoFault(t *testing.T) {
+	t.Parallel()
+	docs, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(docs), "```yaml\nname: school")
+	example, _, found := strings.Cut("name: school"+after, "```")
+	if s, err := Read([]byte(example)); err != nil || !found || len(s.Checks) != 2 {
+		t.Errorf("%v: %s", err, example)
+	}
+}
