@@ -73,8 +73,8 @@ func readSuites(files []string) ([]smoke.Suite, error) {
 	var faults []error
 	for _, file := range files {
 		suite, err := smoke.ReadFile(file)
-		if slices.ContainsFunc(suites, func(s smoke.Suite) bool { return s.Name == suite.Name }) {
-			err = errors.Join(err, fmt.Errorf("suite %s: another suite has the name %q", file, suite.Name))
+		if err == nil && slices.ContainsFunc(suites, func(s smoke.Suite) bool { return s.Name == suite.Name }) {
+			err = fmt.Errorf("suite %s: another suite has the name %q", file, suite.Name)
 		}
 		suites, faults = append(suites, suite), append(faults, err)
 	}

@@ -34,7 +34,11 @@ func (e Expect) look(a answer, v values) (expected, found string) {
 			return "a body of JSON", "another"
 		}
 		for _, path := range slices.Sorted(maps.Keys(e.JSON)) {
-			if expected, found := e.JSON[path].look(path, valuesAt(path, body, v), v); expected != "" {
+			there, ok := valuesAt(path, body, v)
+			if !ok {
+				return path, "a variable's value that breaks the path: put the variable in single quotes"
+			}
+			if expected, found := e.JSON[path].look(path, there, v); expected != "" {
 				return expected, found
 			}
 		}
@@ -45,13 +49,13 @@ func (e Expect) look(a answer, v values) (expected, found string) {
 	return "", ""
 }
 
-// valuesAt is what a JSON path selects; nothing when a variable's value makes it none.
-func valuesAt(path string, body any, v values) []any {
+// valuesAt is what a JSON path selects; false when a variable's value makes it none.
+func valuesAt(path string, body any, v values) ([]any, bool) {
 	p, err := jsonpath.Parse(v.text(path, inPath))
 	if err != nil {
-		return nil
+		return nil, false
 	}
-	return p.Select(body)
+	return p.Select(body), true
 }
 
 // look compares the values that were found at a place.
@@ -74,7 +78,7 @@ func (v Value) look(at string, there []any, filled values) (expected, found stri
 	}
 	if v.Equals != nil {
 		var want any
-		if json.Unmarshal(v.Equals, &want) != nil || !equal(filled.filled(want), one) {
+		if json.Unmarshal(v.Equals, &want) != nil || !reflect.DeepEqual(filled.filled(want), one) {
 			return at + " " + string(v.Equals), v.show(one)
 		}
 	}
@@ -150,15 +154,12 @@ func contains(at string, want map[string]any, found any, v values) (field, wante
 			}
 			continue
 		}
-		if !equal(v.filled(want[name]), got) {
+		if !reflect.DeepEqual(v.filled(want[name]), got) {
 			return field, jsonText(want[name]), got, false
 		}
 	}
 	return "", "", nil, true
 }
-
-// equal compares JSON values. Numbers are equal when they are as floating-point numbers.
-func equal(a, b any) bool { return reflect.DeepEqual(a, b) }
 
 func typeOf(value any) string {
 	switch value.(type) {

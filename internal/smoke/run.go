@@ -171,7 +171,7 @@ func (v values) capture(all map[string]Source, a answer) (missed string) {
 			missed = "header " + source.Header
 			continue
 		}
-		there := valuesAt(source.Path, body, v)
+		there, _ := valuesAt(source.Path, body, v)
 		if len(there) != 1 || there[0] == nil {
 			missed = "one value at " + source.Path
 			continue

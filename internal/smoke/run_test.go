@@ -179,7 +179,7 @@ func TestWhatIsCapturedIsUsed(t *testing.T) {
 		"POST /things": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("ETag", `"3"`)
 			w.Header().Set(positionHeader, "0/17")
-			fmt.Fprint(w, `{"id": "a b/c", "number": 7, "of": {"it's": {"n": 1}}, "list": ["x"]}`)
+			fmt.Fprint(w, `{"id": "a b/c", "number": 7, "of": {"it's": {"n": 1}}, "list": ["x"], "quote": "it's \"so\""}`)
 		},
 	})
 	r := Runner{Target: Target{URL: s.URL, Token: "secret"}}.Run(t.Context(), suite(t, `
@@ -189,7 +189,7 @@ checks:
   - name: make
     request: {method: POST, path: /things, body: {}}
     expect: {status: 200}
-    capture: {id: $.id, number: $.number, list: $.list, tag: {header: ETag}, key: "$.list[0]"}
+    capture: {id: $.id, number: $.number, list: $.list, tag: {header: ETag}, key: "$.list[0]", quote: "$.quote"}
   - name: use
     request: {method: PUT, path: "/things/${id}?q=${id}&b=${born}", headers: {If-Match: "${tag}"}, body: {n: "${number}", t: "n=${number}", l: ["${list}"], m: "${made}"}}
     expect: {status: 200}
@@ -200,16 +200,23 @@ checks:
     request: {method: POST, path: /things, body: {}}
     expect: {status: 200, json: {"$.list['${key}']": {exists: false}, "$.number": "${number}", "$.id": {matches: "^${id}$"}}}
     capture: {all: "$.*"}
+  - name: in single quotes
+    request: {method: POST, path: /things, body: {}}
+    expect: {status: 200, json: {"$['${quote}']": {exists: false}}}
+  - name: in double quotes
+    request: {method: POST, path: /things, body: {}}
+    expect: {status: 200, json: {'$["${quote}"]': {exists: false}}}
   - name: without it
     request: {path: "/${all}"}
     expect: {status: 200}
 `))
 	expect(t, r, "make: ok", "use: ok", "nobody: ok", "too much: expected one value at $.*, found nothing to capture there",
+		"in single quotes: ok", `in double quotes: expected $["${quote}"], found a variable's value that breaks the path: put the variable in single quotes`,
 		"without it: left out: nothing was captured for all")
 	if s.last.Get("Authorization") != "Bearer secret" || s.last.Get(positionHeader) != "0/17" {
 		t.Error("the last request had no token, or not the position of the write before")
 	}
-	if len(s.asked) != 4 || !strings.HasPrefix(s.asked[1], "PUT /things/a%20b%2Fc?q=a+b%2Fc&b=20") {
+	if len(s.asked) != 6 || !strings.HasPrefix(s.asked[1], "PUT /things/a%20b%2Fc?q=a+b%2Fc&b=20") {
 		t.Errorf("asked %q", s.asked)
 	}
 	var body map[string]any
