@@ -41,6 +41,7 @@ require (
 )
 
 require (
+	github.com/creack/pty v1.1.24 // indirect
 	github.com/gorilla/mux v1.8.1 // indirect
 	github.com/mattn/go-colorable v0.1.15 // indirect
 	go.etcd.io/bbolt v1.4.3 // indirect
