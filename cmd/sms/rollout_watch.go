@@ -71,7 +71,9 @@ func (w *watcher) listen(ctx context.Context, path string, tell func(ops.Operati
 			return errors.New("the stream of events is not what this program can read: is the platform of this version?")
 		}
 		w.event = e.id
-		tell(o)
+		if tell(o); o.EndedAt != nil {
+			return nil
+		}
 	}
 	if err := lines.Err(); err != nil {
 		if cause := context.Cause(ctx); cause != nil {

@@ -152,7 +152,7 @@ func (v *view) reasons(o ops.Operation, plan rollout.PlanOutcome, progress activ
 	switch {
 	case o.EndedAt != nil:
 		v.wrap("ended", o.Summary)
-	case o.Summary != step.Name && o.Summary != "":
+	case step.Name == "" || !strings.HasPrefix(o.Summary, step.Name):
 		v.wrap("now", o.Summary)
 	}
 	if o.EndedAt == nil {
@@ -204,7 +204,7 @@ func (v *view) lasted(from time.Time, to *time.Time) string {
 
 // line adds a line, cut where it is too wide.
 func (v *view) line(text string) {
-	v.lines = append(v.lines, strings.TrimRight(cut(printable(text), v.columns), " "))
+	v.lines = append(v.lines, cut(strings.TrimRight(printable(text), " "), v.columns))
 }
 
 // spread puts a text at the left and a short one at the right.

@@ -149,13 +149,15 @@ func (w *watcher) gone(err error) error {
 }
 
 func (w *watcher) back() {
-	if !w.awaySince.IsZero() {
+	switch {
+	case w.awaySince.IsZero():
+		return
+	case w.screen != nil:
+		w.screen.say("")
+	default:
 		w.line(fmt.Sprintf("… the platform is back after %s", time.Since(w.awaySince).Round(time.Second)))
-		w.awaySince = time.Time{}
-		if w.screen != nil {
-			w.screen.say("")
-		}
 	}
+	w.awaySince = time.Time{}
 }
 
 var stepMarks = map[string]string{"running": "▶", "done": "✔", "failed": "✘", "skipped": "–", "cancelled": "■"}
@@ -166,19 +168,9 @@ func (w *watcher) show(o ops.Operation) {
 		w.screen.show(o)
 		return
 	}
-	for i, s := range o.Steps {
-		line := stepMarks[s.State] + " " + s.Name
-		if s.EndedAt != nil {
-			line += " (" + took(s.StartedAt, s.EndedAt) + ")"
-		}
-		if s.Detail != "" {
-			line += ": " + s.Detail
-		}
-		if key := fmt.Sprint(i); w.shown[key] != line {
-			w.shown[key] = line
-			w.line(line)
-			w.moved = time.Now()
-		}
+	w.steps(o)
+	for _, part := range o.Parts {
+		w.steps(part)
 	}
 	if o.Activity == nil {
 		return
@@ -198,6 +190,24 @@ func (w *watcher) show(o ops.Operation) {
 	case time.Since(w.moved) > restless:
 		w.line("… " + said)
 		w.moved = time.Now()
+	}
+}
+
+// steps says which have changed.
+func (w *watcher) steps(o ops.Operation) {
+	for i, s := range o.Steps {
+		line := stepMarks[s.State] + " " + s.Name
+		if s.EndedAt != nil {
+			line += " (" + took(s.StartedAt, s.EndedAt) + ")"
+		}
+		if s.Detail != "" {
+			line += ": " + s.Detail
+		}
+		if key := fmt.Sprint(o.ID, i); w.shown[key] != line {
+			w.shown[key] = line
+			w.line(line)
+			w.moved = time.Now()
+		}
 	}
 }
 
