@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	// maxStreams is how many may be followed at once in one process: each asks the database, Temporal and a worker every lookInterval.
-	maxStreams = 32
-	// lookInterval is the pause between two looks at what is followed.
-	lookInterval = 250 * time.Millisecond
+	// maxStreams is how many may be followed at once in one process: each look asks the database, Temporal and a worker.
+	maxStreams = 16
+	// lookPause is the time between two looks at what is followed.
+	lookPause = 250 * time.Millisecond
 	// signOfLife is how often a stream says something, so that nobody on the way takes it for dead.
 	signOfLife = 5 * time.Second
 	// longestStream is below the SERVER_SHUTDOWN_TIMEOUT of a gateway that stops, which would cut a stream off. Then the caller comes
@@ -89,7 +89,7 @@ func (s *streams) stream(ctx context.Context, o Operation, e *events) error {
 	if err := e.send(fmt.Sprintf("retry: %d\n\n", comeAgain.Milliseconds())); err != nil {
 		return err
 	}
-	look, life, over := time.NewTicker(lookInterval), time.NewTicker(signOfLife), time.NewTimer(longestStream)
+	look, life, over := time.NewTimer(lookPause), time.NewTicker(signOfLife), time.NewTimer(longestStream)
 	defer look.Stop()
 	defer life.Stop()
 	defer over.Stop()
@@ -102,6 +102,7 @@ func (s *streams) stream(ctx context.Context, o Operation, e *events) error {
 			if now, err := s.one(ctx, o.ID, operation.Rollout); err == nil {
 				o = now // else ops_db is away: what is known stays
 			}
+			look.Reset(lookPause)
 		case <-life.C:
 			if err := e.send(": goes on\n\n"); err != nil {
 				return err
@@ -122,8 +123,7 @@ type events struct {
 	last string // the id of the last event that the caller has
 }
 
-// state sends an operation unless the caller has it as it is, and the end of one that has ended. An event's id is a hash of what it
-// says, so that any process can go on with a stream.
+// state sends an operation unless the caller has it as it is, and the end of one that has ended.
 func (e *events) state(o Operation) error {
 	var data bytes.Buffer
 	encoder := json.NewEncoder(&data)
@@ -131,8 +131,11 @@ func (e *events) state(o Operation) error {
 	if err := encoder.Encode(o); err != nil {
 		return err
 	}
-	sum := sha256.Sum256(data.Bytes())
-	if id := hex.EncodeToString(sum[:8]); id != e.last {
+	id, err := fingerprint(data.Bytes())
+	if err != nil {
+		return err
+	}
+	if id != e.last {
 		if err := e.send("event: rollout\nid: " + id + "\ndata: " + data.String() + "\n"); err != nil {
 			return err
 		}
@@ -142,4 +145,21 @@ func (e *events) state(o Operation) error {
 		return e.send("event: end\ndata: " + o.State + "\n\n")
 	}
 	return nil
+}
+
+// fingerprint is the id of an event: a hash of what it says, so that any process can go on with a stream. It is the same whether the
+// workflow says it or the record, which has the order of fields and the time of the last word from the database.
+func fingerprint(operation []byte) (string, error) {
+	var value map[string]any
+	if err := json.Unmarshal(operation, &value); err != nil {
+		return "", err
+	}
+	delete(value, "updatedAt")
+	parts, _ := value["parts"].([]any)
+	for _, part := range parts {
+		delete(part.(map[string]any), "updatedAt")
+	}
+	canonical, err := json.Marshal(value)
+	sum := sha256.Sum256(canonical)
+	return hex.EncodeToString(sum[:8]), err
 }

@@ -104,11 +104,11 @@ func present(r operation.Record) Operation {
 	_ = json.Unmarshal(r.Result, &result) // an empty one where a record has none
 	o := Operation{
 		ID: r.ID, Kind: string(r.Kind), Environment: r.Environment, Subject: r.Subject, State: r.State, Summary: r.Summary,
-		StartedBy: r.StartedBy, StartedAt: r.StartedAt.UTC(), Steps: make([]Step, len(result.Steps)), Outcome: result.Outcome,
+		StartedBy: r.StartedBy, StartedAt: recorded(r.StartedAt), Steps: make([]Step, len(result.Steps)), Outcome: result.Outcome,
 		Input: r.Input, WorkflowID: r.WorkflowID, RunID: r.RunID, UpdatedAt: r.UpdatedAt.UTC(),
 	}
 	if r.EndedAt != nil {
-		ended := r.EndedAt.UTC()
+		ended := recorded(*r.EndedAt)
 		o.EndedAt = &ended
 	}
 	for i, step := range result.Steps {
@@ -122,6 +122,9 @@ type Page struct {
 	Content []Operation `json:"content" nullable:"false"`
 	Paging
 }
+
+// recorded is a time as ops_db keeps it, whoever tells it.
+func recorded(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
 // Paging says which part of all a page is. It is exported because huma looks into exported fields only.
 type Paging struct {
