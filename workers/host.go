@@ -18,8 +18,9 @@ import (
 const (
 	// startAgain is the pause before Temporal is tried again while it is away.
 	startAgain = time.Second
-	// heartbeatThrottle bounds how late an activity learns that it was cancelled.
-	heartbeatThrottle = 2 * time.Second
+	// heartbeatThrottle bounds how late an activity learns that it was cancelled, and how late others learn how far it is: with the
+	// quarter seconds at which activities look and watchers ask, less than a second. Each heartbeat is a write of Temporal's.
+	heartbeatThrottle = 250 * time.Millisecond
 	// maxActivities is how many activities run at once, waiting ones included.
 	maxActivities = 200
 	// refreshAgain is the time between two looks at whether schedules know the next changes of their zones' clocks.

@@ -120,48 +120,40 @@ type AwaitInput struct {
 func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
 	deadline := time.After(in.Within)
 	app := discovery.App(in.Service.Service, in.Environment)
-	return poll(ctx, deadline, func() (done bool, waiting string, err error) {
-		observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
-		if err != nil {
-			return false, "the target does not answer: " + err.Error(), nil
-		}
+	return a.poll(ctx, in.Service, deadline, func(observed target.Observed) (waiting string, err error) {
 		ready, waiting, failed := rollout.Judge(observed, in.Release, in.Replicas)
 		if failed != "" {
-			return false, "", notReady(failed)
+			return "", notReady(failed)
 		}
 		if !ready {
-			return false, waiting, nil
+			return waiting, nil
 		}
 		snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
 		if err != nil {
-			return false, "the registry does not answer: " + err.Error(), nil
+			return "the registry does not answer: " + err.Error(), nil
 		}
 		if n := registered(snapshot, app, in.Release); n < in.Replicas {
-			return false, fmt.Sprintf("%d of %d instances are registered", n, in.Replicas), nil
+			return fmt.Sprintf("%d of %d instances are registered", n, in.Replicas), nil
 		}
-		return true, "", nil
+		return "", nil
 	})
 }
 
 // AwaitGone returns when no instance of the release is left, on the target and in the registry.
 func (a *Activities) AwaitGone(ctx context.Context, in AwaitInput) error {
 	app := discovery.App(in.Service.Service, in.Environment)
-	return poll(ctx, nil, func() (done bool, waiting string, err error) {
-		observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
-		if err != nil {
-			return false, "the target does not answer: " + err.Error(), nil
-		}
+	return a.poll(ctx, in.Service, nil, func(observed target.Observed) (waiting string, err error) {
 		if n := len(observed.Of(in.Release)); n > 0 {
-			return false, fmt.Sprintf("%d instances still drain", n), nil
+			return fmt.Sprintf("%d instances still drain", n), nil
 		}
 		snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
 		if err != nil {
-			return false, "the registry does not answer: " + err.Error(), nil
+			return "the registry does not answer: " + err.Error(), nil
 		}
 		if n := registered(snapshot, app, in.Release); n > 0 {
-			return false, fmt.Sprintf("%d instances are still registered", n), nil
+			return fmt.Sprintf("%d instances are still registered", n), nil
 		}
-		return true, "", nil
+		return "", nil
 	})
 }
 
@@ -192,20 +184,34 @@ func registered(snapshot discovery.Snapshot, app, release string) int {
 	return n
 }
 
-// poll looks until it is done, reporting what it waits for in its heartbeats.
-func poll(ctx context.Context, deadline <-chan time.Time, look func() (done bool, waiting string, err error)) error {
+// Progress is what an activity that waits or watches tells with its heartbeats.
+type Progress struct {
+	// WaitingFor and Watching say it in words, one of them.
+	WaitingFor string `json:"waitingFor,omitempty"`
+	Watching   string `json:"watching,omitempty"`
+	// Instances are those of the service, of whichever release.
+	Instances []target.Instance `json:"instances,omitempty"`
+	Analysis  *Analysis         `json:"analysis,omitempty"`
+}
+
+// poll looks at a service until nothing is to be waited for, and tells what it waits for.
+func (a *Activities) poll(ctx context.Context, of Service, deadline <-chan time.Time, look func(target.Observed) (waiting string, err error)) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		done, waiting, err := look()
-		if done || err != nil {
+		now := Progress{}
+		observed, err := a.Target.Status(ctx, of.Environment, of.Service)
+		if err != nil {
+			now.WaitingFor = "the target does not answer: " + err.Error()
+		} else if now.WaitingFor, err = look(observed); now.WaitingFor == "" || err != nil {
 			return err
 		}
-		activity.RecordHeartbeat(ctx, map[string]string{"waitingFor": waiting})
+		now.Instances = observed.Instances
+		activity.RecordHeartbeat(ctx, now)
 		select {
 		case <-tick.C:
 		case <-deadline:
-			return notReady("not ready in time: " + waiting)
+			return notReady("not ready in time: " + now.WaitingFor)
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/school-sms/sms/internal/rollout"
+	"github.com/school-sms/sms/internal/target"
 	"github.com/school-sms/sms/internal/temporalclient"
 )
 
@@ -23,17 +24,17 @@ type SupersedeInput struct {
 // instances any more. One that has gone too far to be put back is let end as it does.
 func (a *Activities) SupersedeRollout(ctx context.Context, in SupersedeInput) error {
 	id, told := rollout.WorkflowID(in.Environment, in.Service.Service), ""
-	return poll(ctx, nil, func() (done bool, waiting string, err error) {
+	return a.poll(ctx, in.Service, nil, func(target.Observed) (waiting string, err error) {
 		described, err := a.Temporal.DescribeWorkflowExecution(ctx, id, "")
 		if temporalclient.NotFound(err) {
-			return true, "", nil
+			return "", nil
 		}
 		if err != nil {
-			return false, "Temporal does not answer: " + err.Error(), nil
+			return "Temporal does not answer: " + err.Error(), nil
 		}
 		execution := described.GetWorkflowExecutionInfo()
 		if execution.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
-			return true, "", nil
+			return "", nil
 		}
 		if run := execution.GetExecution().GetRunId(); told != run {
 			handle, err := a.Temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{WorkflowID: id, RunID: run, UpdateName: in.Update,
@@ -42,10 +43,10 @@ func (a *Activities) SupersedeRollout(ctx context.Context, in SupersedeInput) er
 				err = handle.Get(ctx, nil)
 			}
 			if err != nil && temporalclient.Unavailable(err) {
-				return false, "Temporal does not answer: " + err.Error(), nil
+				return "Temporal does not answer: " + err.Error(), nil
 			}
 			told = run // a refusal says that it ends by itself
 		}
-		return false, fmt.Sprintf("the rollout of %s in %s that was under way puts everything back", in.Service.Service, in.Environment), nil
+		return fmt.Sprintf("the rollout of %s in %s that was under way puts everything back", in.Service.Service, in.Environment), nil
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"go.temporal.io/sdk/activity"
 
 	"github.com/school-sms/sms/internal/rollout"
+	"github.com/school-sms/sms/internal/target"
 )
 
 // BrokenType: the release breaks a rule. The message says which, and by how much.
@@ -64,10 +65,21 @@ func (a Analysis) String() string {
 // AnalyseRelease judges a release by what gateways have counted of it since the window began. What cannot be read is inconclusive.
 // It fails, and cannot be mended by trying again, when an instance is no longer well or a rule is broken.
 func (a *Activities) AnalyseRelease(ctx context.Context, in WatchInput) (Analysis, error) {
+	analysis, _, err := a.look(ctx, in)
+	return analysis, err
+}
+
+// look is AnalyseRelease, and tells which instances it has seen.
+func (a *Activities) look(ctx context.Context, in WatchInput) (Analysis, []target.Instance, error) {
 	observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
 	if err != nil {
-		return Analysis{Verdict: rollout.Inconclusive, Unread: "the target does not answer: " + err.Error()}, nil
+		return Analysis{Verdict: rollout.Inconclusive, Unread: "the target does not answer: " + err.Error()}, nil, nil
 	}
+	analysis, err := a.judge(ctx, in, observed)
+	return analysis, observed.Instances, err
+}
+
+func (a *Activities) judge(ctx context.Context, in WatchInput, observed target.Observed) (Analysis, error) {
 	if why := rollout.Soured(observed, in.Release, in.Replicas); why != "" {
 		return Analysis{Verdict: rollout.Broken}, notReady(why)
 	}
@@ -100,14 +112,13 @@ func (a *Activities) WatchRelease(ctx context.Context, in WatchInput, conclusive
 	defer stop()
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
-	said := "the first look"
+	activity.RecordHeartbeat(ctx, Progress{Watching: "the first look"})
 	for {
-		activity.RecordHeartbeat(ctx, map[string]string{"watching": said})
-		analysis, err := a.AnalyseRelease(ctx, in)
+		analysis, instances, err := a.look(ctx, in)
+		activity.RecordHeartbeat(ctx, Progress{Watching: analysis.String(), Instances: instances, Analysis: &analysis})
 		if err != nil || conclusive && analysis.Verdict == rollout.Passed {
 			return analysis, err
 		}
-		said = analysis.String()
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

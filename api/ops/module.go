@@ -3,6 +3,7 @@ package ops
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"go.uber.org/fx"
@@ -47,7 +48,9 @@ func (c Config) Rollouts() bool { return c.TargetSocket != "" }
 // Module is the operations' HTTP side, on the process's database pool and Temporal client.
 var Module = fx.Module("ops",
 	fx.Provide(settings.Load[Config], operation.NewStore, New, NewWatchdog),
-	fx.Invoke(func(s *server.Server, ops *Service) { ops.Mount(s) }, watch),
+	fx.Invoke(func(s *server.Server, ops *Service) { ops.Mount(s) }, watch, func(s *server.Server, store *operation.Store, log *slog.Logger) {
+		s.Metrics.MustRegister(RolloutMetrics{store, log})
+	}),
 )
 
 // watch keeps the watchdog going. What it finds is shown, and does not make the service unready: no other instance would

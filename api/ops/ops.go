@@ -73,6 +73,8 @@ type Operation struct {
 	Input   json.RawMessage `json:"input,omitempty" doc:"What was asked for."`
 	// Activity is what runs at this moment.
 	Activity *Activity `json:"activity,omitempty" doc:"What runs at this moment; only of a single operation that has not ended."`
+	// Parts are the rollouts of a plan that run at this moment.
+	Parts []Operation `json:"parts,omitempty" nullable:"false" doc:"The rollouts of a plan that run at this moment; only of a single plan."`
 	// Kept is what retention decided about a backup last; only in lists of backups.
 	Kept       *Kept     `json:"kept,omitempty" doc:"What retention decided about a backup last; only in the list of backups."`
 	WorkflowID string    `json:"workflowId"`
@@ -102,11 +104,11 @@ func present(r operation.Record) Operation {
 	_ = json.Unmarshal(r.Result, &result) // an empty one where a record has none
 	o := Operation{
 		ID: r.ID, Kind: string(r.Kind), Environment: r.Environment, Subject: r.Subject, State: r.State, Summary: r.Summary,
-		StartedBy: r.StartedBy, StartedAt: r.StartedAt.UTC(), Steps: make([]Step, len(result.Steps)), Outcome: result.Outcome,
+		StartedBy: r.StartedBy, StartedAt: recorded(r.StartedAt), Steps: make([]Step, len(result.Steps)), Outcome: result.Outcome,
 		Input: r.Input, WorkflowID: r.WorkflowID, RunID: r.RunID, UpdatedAt: r.UpdatedAt.UTC(),
 	}
 	if r.EndedAt != nil {
-		ended := r.EndedAt.UTC()
+		ended := recorded(*r.EndedAt)
 		o.EndedAt = &ended
 	}
 	for i, step := range result.Steps {
@@ -117,13 +119,21 @@ func present(r operation.Record) Operation {
 
 // Page is some of the operations of a kind, newest first.
 type Page struct {
-	Content       []Operation `json:"content" nullable:"false"`
-	Page          int         `json:"page"`
-	Size          int         `json:"size"`
-	TotalElements int64       `json:"totalElements"`
-	TotalPages    int64       `json:"totalPages"`
-	First         bool        `json:"first"`
-	Last          bool        `json:"last"`
+	Content []Operation `json:"content" nullable:"false"`
+	Paging
+}
+
+// recorded is a time as ops_db keeps it, whoever tells it.
+func recorded(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+
+// Paging says which part of all a page is. It is exported because huma looks into exported fields only.
+type Paging struct {
+	Page          int   `json:"page"`
+	Size          int   `json:"size"`
+	TotalElements int64 `json:"totalElements"`
+	TotalPages    int64 `json:"totalPages"`
+	First         bool  `json:"first"`
+	Last          bool  `json:"last"`
 }
 
 // PageInput says which page. It is exported because huma looks into exported fields only.
@@ -158,25 +168,30 @@ type kind struct {
 
 // mountKind adds reading of all and of one.
 func (s *Service) mountKind(srv *server.Server, k kind) {
+	mountList(srv, k, func(ctx context.Context, in *PageInput) (*pageOutput, error) {
+		out, err := s.list(ctx, operation.Filter{Kind: k.kind}, *in)
+		if err == nil && k.kind == operation.Backup {
+			err = s.addKept(ctx, out.Body.Content)
+		}
+		return out, err
+	})
+	s.mountOne(srv, k)
+}
+
+func mountList[I any](srv *server.Server, k kind, list func(context.Context, *I) (*pageOutput, error)) {
 	server.Register(srv, server.Operation{ID: "list-" + k.many, Method: http.MethodGet, Path: k.path,
-		Summary: "List " + words(k.many) + ", newest first", Roles: readers},
-		func(ctx context.Context, in *PageInput) (*pageOutput, error) {
-			out, err := s.list(ctx, k.kind, *in)
-			if err == nil && k.kind == operation.Backup {
-				err = s.addKept(ctx, out.Body.Content)
-			}
-			return out, err
-		})
+		Summary: "List " + words(k.many) + ", newest first", Roles: readers}, list)
+}
+
+func (s *Service) mountOne(srv *server.Server, k kind) {
 	server.Register(srv, server.Operation{ID: "get-" + k.one, Method: http.MethodGet, Path: k.path + "/{id}",
 		Summary: "Read a " + words(k.one), Roles: readers, Errors: []int{http.StatusNotFound, http.StatusConflict}},
 		func(ctx context.Context, in *oneInput) (*operationOutput, error) {
-			record, activity, err := s.read(ctx, in.ID, append(k.also, k.kind)...)
+			o, err := s.one(ctx, in.ID, append(k.also, k.kind)...)
 			if err != nil {
 				return nil, err
 			}
-			out := &operationOutput{Body: present(record)}
-			out.Body.Activity = activity
-			return out, nil
+			return &operationOutput{Body: o}, nil
 		})
 }
 
@@ -190,14 +205,18 @@ func words(name string) string {
 	return string(out)
 }
 
-func (s *Service) list(ctx context.Context, k operation.Kind, in PageInput) (*pageOutput, error) {
-	records, total, err := s.store.List(ctx, k, in.Page, in.Size)
+// of is the paging of so many in all.
+func (in PageInput) of(total int64) Paging {
+	pages := (total + int64(in.Size) - 1) / int64(in.Size)
+	return Paging{Page: in.Page, Size: in.Size, TotalElements: total, TotalPages: pages, First: in.Page == 0, Last: int64(in.Page+1) >= pages}
+}
+
+func (s *Service) list(ctx context.Context, f operation.Filter, in PageInput) (*pageOutput, error) {
+	records, total, err := s.store.List(ctx, f, in.Page, in.Size)
 	if err != nil {
 		return nil, err
 	}
-	page := Page{Content: make([]Operation, len(records)), Page: in.Page, Size: in.Size, TotalElements: total,
-		TotalPages: (total + int64(in.Size) - 1) / int64(in.Size), First: in.Page == 0}
-	page.Last = int64(in.Page+1) >= page.TotalPages
+	page := Page{Content: make([]Operation, len(records)), Paging: in.of(total)}
 	for i, record := range records {
 		page.Content[i] = present(record)
 	}

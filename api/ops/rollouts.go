@@ -27,7 +27,7 @@ import (
 var rollouts = kind{kind: operation.Rollout, path: base + "/rollouts", one: "rollout", many: "rollouts"}
 
 func (s *Service) mountRollouts(srv *server.Server) {
-	s.mountKind(srv, rollouts)
+	s.mountRolloutReads(srv)
 	server.Register(srv, server.Operation{ID: "start-rollout", Method: http.MethodPost, Path: rollouts.path, Status: http.StatusAccepted,
 		Summary: "Replace the release of a service while it serves", Roles: writers, Errors: []int{http.StatusConflict}}, s.startRollout)
 	server.Register(srv, server.Operation{ID: "preview-rollout", Method: http.MethodPost, Path: rollouts.path + "/preview",

@@ -12,6 +12,7 @@ import (
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/temporalclient"
 	"github.com/school-sms/sms/workflows/progress"
+	flow "github.com/school-sms/sms/workflows/rollout"
 )
 
 // queryTimeout is how long a worker has to say where an operation stands; then its record answers.
@@ -39,6 +40,29 @@ func (s *Service) read(ctx context.Context, id string, kinds ...operation.Kind) 
 	}
 	record, err = s.settle(ctx, record, gone)
 	return record, nil, err
+}
+
+// one is an operation as it stands, with what runs of it.
+func (s *Service) one(ctx context.Context, id string, kinds ...operation.Kind) (Operation, error) {
+	record, activity, err := s.read(ctx, id, kinds...)
+	if err != nil {
+		return Operation{}, err
+	}
+	o := present(record)
+	o.Activity = activity
+	var plan flow.PlanOutcome
+	if record.Kind != operation.Rollout || record.Ended() || json.Unmarshal(o.Outcome, &plan) != nil {
+		return o, nil
+	}
+	for _, r := range plan.Rollouts {
+		if r.State != operation.Running {
+			continue
+		}
+		if part, err := s.one(ctx, r.ID, operation.Rollout); err == nil { // else its record is not there yet
+			o.Parts = append(o.Parts, part)
+		}
+	}
+	return o, nil
 }
 
 // settle corrects the record of a workflow that has ended.

@@ -18,7 +18,7 @@ func TestBackupListFitsATerminalAndSaysWhyEachIsKept(t *testing.T) {
 		return ops.Operation{ID: id, Kind: "backup", Subject: database, State: state, Outcome: json.RawMessage(outcome), Kept: kept,
 			StartedAt: time.Now().Add(-27*time.Hour - time.Minute), Summary: "The disk for backups is full: write backups/configuration_db_staging: no space left on device."}
 	}
-	page := ops.Page{Last: true, Content: []ops.Operation{
+	page := ops.Page{Paging: ops.Paging{Last: true}, Content: []ops.Operation{
 		row("4g8k2m0x7c", "configuration_db_staging", "verified", `{"stored":{"bytes":95000000,"dumpBytes":399000000,"recipients":["9f3ac01d77aa8b21","x"]}}`, &ops.Kept{Keep: true, Reason: "daily: of the last 30 days"}),
 		row("4g8k2m0x7d", "student_db", "failed", `{}`, nil),
 		row("4g8k2m0x7e", "student_db", "stored", `{"stored":{"bytes":1,"dumpBytes":1}}`, &ops.Kept{Reason: "unproven"}),

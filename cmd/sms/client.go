@@ -113,10 +113,6 @@ func away(err error) bool {
 // call makes one request of the platform's REST interface. in and out may be nil. The error is a *problemError, an
 // awayError, or about this machine.
 func (g *globals) call(ctx context.Context, method, path string, in, out any) error {
-	token, err := g.token()
-	if err != nil {
-		return err
-	}
 	var body io.Reader
 	if in != nil {
 		raw, err := json.Marshal(in)
@@ -127,19 +123,33 @@ func (g *globals) call(ctx context.Context, method, path string, in, out any) er
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	res, err := g.send(ctx, method, path, body, http.Header{"Content-Type": {"application/json"}})
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	from := res.Request.URL
+	return readAnswer(res, from.Scheme+"://"+from.Host, out)
+}
+
+// send makes a request and returns its answer, whatever it is. The error is an awayError, or about this machine.
+func (g *globals) send(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
+	token, err := g.token()
+	if err != nil {
+		return nil, err
+	}
 	server := g.gateway(ctx)
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(server, "/")+path, body)
 	if err != nil {
-		return usageError{fmt.Errorf("--server %s: not a URL", server)}
+		return nil, usageError{fmt.Errorf("--server %s: not a URL", server)}
 	}
+	req.Header = header
 	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return awayError{fmt.Errorf("no answer from %s: %w", server, rootCause(err))}
+		return nil, awayError{fmt.Errorf("no answer from %s: %w", server, rootCause(err))}
 	}
-	defer res.Body.Close()
-	return readAnswer(res, server, out)
+	return res, nil
 }
 
 // gateway is the URL to ask: the one that was named, else that of the platform of the data directory, once it is known.

@@ -132,7 +132,7 @@ func TestWrongUsage(t *testing.T) {
 
 func TestJSONIsTheAnswer(t *testing.T) {
 	t.Parallel()
-	page := ops.Page{Content: []ops.Operation{backupIn("verified", "Verified.", true)}, Size: 20, TotalElements: 1, TotalPages: 1, First: true, Last: true}
+	page := ops.Page{Content: []ops.Operation{backupIn("verified", "Verified.", true)}, Paging: ops.Paging{Size: 20, TotalElements: 1, TotalPages: 1, First: true, Last: true}}
 	out, _, err := run(t, []func(http.ResponseWriter){status(200, page)}, "backup", "list", "-o", "json")
 	var got ops.Page
 	if err != nil || json.Unmarshal([]byte(out), &got) != nil || len(got.Content) != 1 || got.Content[0].ID != "abc" {

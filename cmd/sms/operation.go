@@ -39,12 +39,8 @@ func newListCommand(g *globals, collection, short string, head []string, row fun
 				rows = append(rows, row(o))
 			}
 			fit(rows)
-			for _, cells := range rows {
-				t.row(cells...)
-			}
-			if !found.Last {
-				t.row(fmt.Sprintf("page %d of %d, %d in all", found.Page, found.TotalPages, found.TotalElements))
-			}
+			t.rows(rows)
+			t.more(found.Paging)
 		})
 	}
 	return list

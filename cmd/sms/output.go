@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"github.com/school-sms/sms/api/ops"
 )
 
 // gap is the space between two columns.
@@ -21,6 +23,19 @@ type table struct{ w *tabwriter.Writer }
 // row adds a line.
 func (t *table) row(cells ...string) {
 	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+}
+
+func (t *table) rows(all [][]string) {
+	for _, cells := range all {
+		t.row(cells...)
+	}
+}
+
+// more says that there are other pages.
+func (t *table) more(p ops.Paging) {
+	if !p.Last {
+		t.row(fmt.Sprintf("page %d of %d, %d in all", p.Page, p.TotalPages, p.TotalElements))
+	}
 }
 
 // print writes a value: as JSON for programs, or as the table that draw makes of it.

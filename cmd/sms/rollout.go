@@ -22,7 +22,7 @@ func newRolloutCommand(g *globals) *cobra.Command {
 	group.AddCommand(newRolloutStartCommand(g),
 		newListCommand(g, rolloutsPath, "List rollouts, newest first",
 			[]string{"ID", "ENVIRONMENT", "SERVICE", "FROM", "TO", "STATE", "STARTED", "TOOK", ""}, rolloutRow),
-		newShowCommand(g, rolloutsPath, "Show a rollout"), newRolloutWatchCommand(g), newRolloutRollbackCommand(g),
+		newShowCommand(g, rolloutsPath, "Show a rollout"), newRolloutWatchCommand(g), newRolloutHistoryCommand(g), newRolloutRollbackCommand(g),
 		newRolloutApproveCommand(g),
 		newRolloutDecisionCommand(g, rollout.AbortUpdate, "End a rollout and put everything back", rollout.Aborted),
 		newRolloutDecisionCommand(g, rollout.PauseUpdate, "Hold the traffic where it is", operation.Succeeded),
@@ -32,15 +32,6 @@ func newRolloutCommand(g *globals) *cobra.Command {
 		newRolloutDecisionCommand(g, rollout.ThawUpdate, "Let a plan go on without waiting for the end of a freeze", operation.Succeeded),
 		newRolloutSchemaCommand())
 	return group
-}
-
-func newRolloutWatchCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use: "watch ID", Short: "Show how a rollout goes on, and end as it does", Args: usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return g.wait(cmd, rolloutsPath+"/"+url.PathEscape(args[0]), operation.Succeeded)
-		},
-	}
 }
 
 // newRolloutDecisionCommand sends a rollout a decision; good are the states in which it then ends well.
@@ -130,6 +121,7 @@ func rolloutRow(o ops.Operation) []string {
 	if o.EndedAt == nil && outcome.Weight > 0 {
 		state += " at " + strconv.Itoa(outcome.Weight) + " %"
 	}
-	return []string{o.ID, o.Environment, o.Subject, shortDigest(outcome.From), shortDigest(outcome.To), state, when(o.StartedAt),
+	from, to := releasesOf(o)
+	return []string{o.ID, o.Environment, o.Subject, from, to, state, when(o.StartedAt),
 		took(o.StartedAt, o.EndedAt), o.Summary}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mattn/go-isatty"
@@ -67,6 +68,10 @@ func outcome(o ops.Operation, good ...string) error {
 type watcher struct {
 	*globals
 	out io.Writer
+	// screen shows a rollout on a terminal; nil elsewhere.
+	screen *screen
+	// event is the id of the last event of a stream.
+	event string
 
 	shown   map[string]string // step → what was last said of it
 	failure string
@@ -78,6 +83,14 @@ type watcher struct {
 
 func (w *watcher) follow(ctx context.Context, path string) (ops.Operation, error) {
 	w.shown, w.moved = map[string]string{}, time.Now()
+	look := w.ask
+	if strings.HasPrefix(path, rolloutsPath+"/") {
+		look = w.listen
+		if w.terminal() {
+			w.screen = newScreen(w.out.(*os.File))
+			defer w.screen.close()
+		}
+	}
 	defer func() {
 		if w.live != "" {
 			fmt.Fprintln(w.out)
@@ -85,16 +98,16 @@ func (w *watcher) follow(ctx context.Context, path string) (ops.Operation, error
 	}()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
+	var o ops.Operation
 	for {
-		var o ops.Operation
-		err := w.call(ctx, http.MethodGet, path, nil, &o)
-		switch {
-		case err == nil:
-			w.back()
+		err := look(ctx, path, func(now ops.Operation) {
+			o = now
 			w.show(o)
-			if o.EndedAt != nil {
-				return o, nil
-			}
+		})
+		switch {
+		case o.EndedAt != nil:
+			return o, nil
+		case err == nil:
 		case ctx.Err() != nil:
 			return o, errors.New("stopped waiting; the operation goes on")
 		case !away(err):
@@ -112,6 +125,17 @@ func (w *watcher) follow(ctx context.Context, path string) (ops.Operation, error
 	}
 }
 
+// ask tells how the operation stands.
+func (w *watcher) ask(ctx context.Context, path string, tell func(ops.Operation)) error {
+	var o ops.Operation
+	err := w.call(ctx, http.MethodGet, path, nil, &o)
+	if err == nil {
+		w.back()
+		tell(o)
+	}
+	return err
+}
+
 // gone says once that the platform is away, and gives up when that lasts.
 func (w *watcher) gone(err error) error {
 	if w.awaySince.IsZero() {
@@ -125,29 +149,28 @@ func (w *watcher) gone(err error) error {
 }
 
 func (w *watcher) back() {
-	if !w.awaySince.IsZero() {
+	switch {
+	case w.awaySince.IsZero():
+		return
+	case w.screen != nil:
+		w.screen.say("")
+	default:
 		w.line(fmt.Sprintf("… the platform is back after %s", time.Since(w.awaySince).Round(time.Second)))
-		w.awaySince = time.Time{}
 	}
+	w.awaySince = time.Time{}
 }
 
 var stepMarks = map[string]string{"running": "▶", "done": "✔", "failed": "✘", "skipped": "–", "cancelled": "■"}
 
 // show says what has changed.
 func (w *watcher) show(o ops.Operation) {
-	for i, s := range o.Steps {
-		line := stepMarks[s.State] + " " + s.Name
-		if s.EndedAt != nil {
-			line += " (" + took(s.StartedAt, s.EndedAt) + ")"
-		}
-		if s.Detail != "" {
-			line += ": " + s.Detail
-		}
-		if key := fmt.Sprint(i); w.shown[key] != line {
-			w.shown[key] = line
-			w.line(line)
-			w.moved = time.Now()
-		}
+	if w.screen != nil {
+		w.screen.show(o)
+		return
+	}
+	w.steps(o)
+	for _, part := range o.Parts {
+		w.steps(part)
 	}
 	if o.Activity == nil {
 		return
@@ -162,7 +185,7 @@ func (w *watcher) show(o ops.Operation) {
 	switch {
 	case said == "":
 	case w.terminal():
-		w.live = "… " + said
+		w.live = "… " + printable(said)
 		fmt.Fprint(w.out, "\r\x1b[K"+w.live)
 	case time.Since(w.moved) > restless:
 		w.line("… " + said)
@@ -170,13 +193,35 @@ func (w *watcher) show(o ops.Operation) {
 	}
 }
 
+// steps says which have changed.
+func (w *watcher) steps(o ops.Operation) {
+	for i, s := range o.Steps {
+		line := stepMarks[s.State] + " " + s.Name
+		if s.EndedAt != nil {
+			line += " (" + took(s.StartedAt, s.EndedAt) + ")"
+		}
+		if s.Detail != "" {
+			line += ": " + s.Detail
+		}
+		if key := fmt.Sprint(o.ID, i); w.shown[key] != line {
+			w.shown[key] = line
+			w.line(line)
+			w.moved = time.Now()
+		}
+	}
+}
+
 // line says something that stays.
 func (w *watcher) line(text string) {
+	if w.screen != nil {
+		w.screen.say(text)
+		return
+	}
 	if w.live != "" {
 		fmt.Fprint(w.out, "\r\x1b[K")
 		w.live = ""
 	}
-	fmt.Fprintln(w.out, text)
+	fmt.Fprintln(w.out, printable(text))
 }
 
 // terminal reports whether a line can be written over.

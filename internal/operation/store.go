@@ -85,14 +85,20 @@ select ` + columns + `
  order by started_at desc
  limit 1`
 
-const listOperations = `
-select ` + columns + `
+// ofFilter takes the fields of a Filter. A rollout plan has several environments and services.
+const ofFilter = `
   from operation
  where kind = $1
- order by started_at desc, id desc
- limit $2 offset $3`
+   and ($2 = '' or $2 = any(string_to_array(environment, ', ')))
+   and ($3 = '' or $3 = any(string_to_array(subject, ', ')))
+   and ($4 = '' or state = $4)`
 
-const countOperations = `select count(*) from operation where kind = $1`
+const listOperations = `
+select ` + columns + ofFilter + `
+ order by started_at desc, id desc
+ limit $5 offset $6`
+
+const countOperations = `select count(*)` + ofFilter
 
 // Store keeps the records in ops_db. Its errors are ErrNotFound, ErrAmbiguous, *HeldError, or the database's.
 type Store struct{ pool *pgxpool.Pool }
@@ -220,17 +226,23 @@ func (s *Store) OfRequest(ctx context.Context, kind Kind, user, requestID string
 	return found[0], nil
 }
 
-// List returns a page of the operations of a kind, newest first, and how many there are in all. Pages count from 0.
-func (s *Store) List(ctx context.Context, kind Kind, page, size int) (records []Record, total int64, err error) {
-	if err := s.pool.QueryRow(ctx, countOperations, kind).Scan(&total); err != nil {
-		return nil, 0, wrap("count", Record{Kind: kind}, err)
+// Filter picks operations of a kind. What is empty picks all.
+type Filter struct {
+	Kind                        Kind
+	Environment, Subject, State string
+}
+
+// List returns a page of operations, newest first, and how many there are in all. Pages count from 0.
+func (s *Store) List(ctx context.Context, f Filter, page, size int) (records []Record, total int64, err error) {
+	if err := s.pool.QueryRow(ctx, countOperations, f.Kind, f.Environment, f.Subject, f.State).Scan(&total); err != nil {
+		return nil, 0, wrap("count", Record{Kind: f.Kind}, err)
 	}
-	rows, err := s.pool.Query(ctx, listOperations, kind, size, page*size)
+	rows, err := s.pool.Query(ctx, listOperations, f.Kind, f.Environment, f.Subject, f.State, size, page*size)
 	if err != nil {
-		return nil, 0, wrap("list", Record{Kind: kind}, err)
+		return nil, 0, wrap("list", Record{Kind: f.Kind}, err)
 	}
 	records, err = pgx.CollectRows(rows, pgx.RowToStructByName[Record])
-	return records, total, wrap("list", Record{Kind: kind}, err)
+	return records, total, wrap("list", Record{Kind: f.Kind}, err)
 }
 
 func arguments(r Record) pgx.NamedArgs {

@@ -142,7 +142,7 @@ func TestGetByPrefixAndList(t *testing.T) {
 	if _, err := store.Get(ctx, "abc3", operation.Rollout, operation.SmokeTest); !errors.Is(err, operation.ErrNotFound) {
 		t.Errorf("of another kind: %v, want not found", err)
 	}
-	page, total, err := store.List(ctx, operation.Backup, 1, 2)
+	page, total, err := store.List(ctx, operation.Filter{Kind: operation.Backup}, 1, 2)
 	if err != nil || total != all || len(page) != 2 || page[0].ID != "abc2000000" || page[1].ID != "abc1000000" {
 		t.Errorf("second page of two: %v of %d, %v", page, total, err)
 	}

@@ -223,6 +223,10 @@ type Finding struct {
 	Verdict Verdict `json:"verdict"`
 	// Detail is in words: what was found, what is allowed, and of how many requests.
 	Detail string `json:"detail"`
+	// Release, Stable and Limit are values with their unit: the release's, the stable one's, and what is allowed. Empty: not known.
+	Release string `json:"release,omitempty"`
+	Stable  string `json:"stable,omitempty"`
+	Limit   string `json:"limit,omitempty"`
 }
 
 // Analyse judges a release by all rules, and says what weighs most: the first that is broken, else the first that is inconclusive.
@@ -260,13 +264,18 @@ func (r Rule) judge(release, stable Counts, minimum int) Finding {
 		return f
 	}
 	limit, against := r.Max, ""
-	if other, n := r.value(stable); n >= float64(minimum) && other*r.Ratio > limit {
+	other, n := r.value(stable)
+	if n > 0 && !math.IsNaN(other) {
+		f.Stable = r.show(other)
+	}
+	if n >= float64(minimum) && other*r.Ratio > limit {
 		limit, against = other*r.Ratio, fmt.Sprintf(", %s × the stable release's", trim(r.Ratio))
 	}
 	if most := max(r.Max, mostErrors); r.Metric == ErrorRate && limit > most {
 		limit, against = most, ", however bad the stable release is"
 	}
-	f.Detail = fmt.Sprintf("%s of %.0f requests, at most %s allowed%s", r.show(value), samples, r.show(limit), against)
+	f.Release, f.Limit = r.show(value), r.show(limit)
+	f.Detail = fmt.Sprintf("%s of %.0f requests, at most %s allowed%s", f.Release, samples, f.Limit, against)
 	bad, allowed := r.bad(release, limit)
 	switch {
 	case bad >= fewest && wilson(bad, samples) > allowed:
@@ -287,7 +296,11 @@ func (r Rule) judgeMemory(release, stable float64) Finding {
 		return f
 	}
 	limit := max(r.Max, stable*r.Ratio)
-	f.Detail, f.Verdict = fmt.Sprintf("%s, at most %s allowed", r.show(release), r.show(limit)), Passed
+	f.Release, f.Limit = r.show(release), r.show(limit)
+	if stable > 0 {
+		f.Stable = r.show(stable)
+	}
+	f.Detail, f.Verdict = fmt.Sprintf("%s, at most %s allowed", f.Release, f.Limit), Passed
 	if release > limit {
 		f.Verdict = Broken
 	}

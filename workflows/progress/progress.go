@@ -55,6 +55,8 @@ type Progress struct {
 	outcome json.RawMessage
 	// moved is how far the running step is, as its activity told last.
 	moved string
+	// hint says what somebody can do about the running step.
+	hint string
 }
 
 var acts *activities.Activities
@@ -129,6 +131,18 @@ func (p *Progress) Say(state, summary string, outcome any) {
 	p.say()
 }
 
+// Note changes the outcome so far for those who ask; the next word puts it on record.
+func (p *Progress) Note(outcome any) {
+	p.outcome = encode(outcome)
+	p.revise()
+}
+
+// Hint says, until the running step ends, what somebody can do about it. It is Markdown.
+func (p *Progress) Hint(text string) {
+	p.hint = text
+	workflow.SetCurrentDetails(p.ctx, p.markdown())
+}
+
 // End records how the operation ended, even when the workflow is cancelled. A nil outcome keeps the last. A step that
 // still runs ends as the operation does. The error says that the end could not be put on record.
 func (p *Progress) End(state, summary string, outcome any) error {
@@ -179,7 +193,7 @@ func (p *Progress) revise() {
 }
 
 func (p *Progress) close(state, detail string) {
-	p.moved = ""
+	p.moved, p.hint = "", ""
 	if len(p.steps) == 0 {
 		return
 	}
@@ -201,6 +215,9 @@ var marks = map[string]string{operation.StepRunning: "▶", operation.StepDone: 
 func (p *Progress) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "**%s** · %s\n\n", p.record.State, p.record.Summary)
+	if p.hint != "" {
+		fmt.Fprintf(&b, "%s\n\n", p.hint)
+	}
 	for i, s := range p.steps {
 		fmt.Fprintf(&b, "%d. %s %s", i+1, marks[s.State], s.Name)
 		if s.EndedAt != nil && s.State != operation.StepSkipped {

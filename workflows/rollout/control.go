@@ -83,6 +83,7 @@ func (r *run) listen(ctx workflow.Context, cancel workflow.CancelFunc) error {
 			d.What, d.At = u.name, workflow.Now(ctx)
 			r.outcome.Decisions = append(r.outcome.Decisions, d)
 			u.act(d)
+			r.Note(r.outcome)
 			return nil
 		}, workflow.UpdateHandlerOptions{Description: u.describe, Validator: func(Decision) error {
 			switch {

@@ -93,6 +93,7 @@ func (r *planRun) listen(ctx workflow.Context, cancel workflow.CancelFunc) error
 	decided := func(ctx workflow.Context, d Decision, what string) *Decision {
 		d.What, d.At = what, workflow.Now(ctx)
 		r.outcome.Decisions = append(r.outcome.Decisions, d)
+		r.Note(r.outcome)
 		return &d
 	}
 	err := workflow.SetUpdateHandlerWithOptions(ctx, ApproveUpdate, func(ctx workflow.Context, a Approval) error {
@@ -172,6 +173,7 @@ func (r *planRun) forward(ctx workflow.Context) (environment string, err error) 
 // gate waits for an approval.
 func (r *planRun) gate(ctx workflow.Context) error {
 	r.Step("Wait for an approval of plan " + r.outcome.Hash)
+	r.Hint("To let it go on: `sms rollout approve " + r.ID() + " --reason …`, to end it: `sms rollout abort " + r.ID() + " --reason …`.")
 	r.Say(operation.Running, fmt.Sprintf("Waits until %s for an approval of plan %s.", workflow.Now(ctx).Add(r.ApproveWithin).UTC().Format(time.RFC3339), r.outcome.Hash), r.outcome)
 	r.waiting = true
 	approved, err := workflow.AwaitWithTimeout(ctx, r.ApproveWithin, func() bool { return r.approved != nil })
