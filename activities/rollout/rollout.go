@@ -107,18 +107,21 @@ type AwaitInput struct {
 	Service
 	Release  string
 	Replicas int
-	// Within bounds the wait of one attempt. It is measured by the worker's monotonic clock.
+	// Within bounds the wait of one attempt. It is measured by the worker's monotonic clock, and begins anew when the target or the
+	// registry comes back: that one of them was away says nothing of the release.
 	Within time.Duration
 }
 
 // AwaitReady returns when all instances are ready and registered. It fails with NotReadyType as soon as it is clear
 // that they will not be, or after Within.
 func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
-	deadline := time.After(in.Within)
+	deadline := time.NewTimer(in.Within)
+	defer deadline.Stop()
 	app := discovery.App(in.Service.Service, in.Environment)
-	return poll(ctx, deadline, func() (done bool, waiting string, err error) {
+	return poll(ctx, deadline.C, func() (done bool, waiting string, err error) {
 		observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
 		if err != nil {
+			deadline.Reset(in.Within)
 			return false, "the target does not answer: " + err.Error(), nil
 		}
 		ready, waiting, failed := rollout.Judge(observed, in.Release, in.Replicas)
@@ -130,6 +133,7 @@ func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
 		}
 		snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
 		if err != nil {
+			deadline.Reset(in.Within)
 			return false, "the registry does not answer: " + err.Error(), nil
 		}
 		if n := registered(snapshot, app, in.Release); n < in.Replicas {

@@ -2,11 +2,13 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/school-sms/sms/internal/rollout"
 )
@@ -62,15 +64,24 @@ func (a Analysis) String() string {
 }
 
 // AnalyseRelease judges a release by what gateways have counted of it since the window began. What cannot be read is inconclusive.
-// It fails, and cannot be mended by trying again, when an instance is no longer well or a rule is broken.
+// It fails, and cannot be mended by trying again, when an instance is no longer well or a rule is broken. While the target does not
+// answer it fails too, to be tried again: only a broken rule is known then.
 func (a *Activities) AnalyseRelease(ctx context.Context, in WatchInput) (Analysis, error) {
-	observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
-	if err != nil {
-		return Analysis{Verdict: rollout.Inconclusive, Unread: "the target does not answer: " + err.Error()}, nil
+	observed, away := a.Target.Status(ctx, in.Environment, in.Service.Service)
+	if away == nil {
+		if why := rollout.Soured(observed, in.Release, in.Replicas); why != "" {
+			return Analysis{Verdict: rollout.Broken}, notReady(why)
+		}
 	}
-	if why := rollout.Soured(observed, in.Release, in.Replicas); why != "" {
-		return Analysis{Verdict: rollout.Broken}, notReady(why)
+	analysis, err := a.judge(ctx, in)
+	if away != nil && err == nil {
+		err = fmt.Errorf("the target does not answer: %w", away)
 	}
+	return analysis, err
+}
+
+// judge is AnalyseRelease by what gateways have counted alone.
+func (a *Activities) judge(ctx context.Context, in WatchInput) (Analysis, error) {
 	now, err := a.ReadTraffic(ctx, in.Service)
 	if err != nil {
 		return Analysis{Verdict: rollout.Inconclusive, Unread: err.Error()}, nil
@@ -104,10 +115,12 @@ func (a *Activities) WatchRelease(ctx context.Context, in WatchInput, conclusive
 	for {
 		activity.RecordHeartbeat(ctx, map[string]string{"watching": said})
 		analysis, err := a.AnalyseRelease(ctx, in)
-		if err != nil || conclusive && analysis.Verdict == rollout.Passed {
+		if _, verdict := errors.AsType[*temporal.ApplicationError](err); verdict || err == nil && conclusive && analysis.Verdict == rollout.Passed {
 			return analysis, err
 		}
-		said = analysis.String()
+		if said = analysis.String(); err != nil {
+			said = err.Error()
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
