@@ -74,13 +74,29 @@ type killing struct {
 	replicas int
 }
 
-func newKilling(t *testing.T) *killing {
+// built are the programs that tests of disturbed rollouts need besides the platform's.
+type built struct {
+	programs string // the folder of the platform's, with a worker that tells of moments
+	faulty   string
+}
+
+func buildAll(t *testing.T) built {
+	t.Helper()
+	return built{programsWith(t, build(t, "ops-worker", "./worker")), build(t, "faulty", "./faulty")}
+}
+
+// newKilling brings a platform up. Further settings of its workers may be given, once its data directory is there.
+func newKilling(t *testing.T, b built, further ...func(dataDir string) string) *killing {
 	t.Helper()
 	dir := newDataDir(t)
-	k := &killing{t: t, moments: hearMoments(t, dir), releasesToGo: newReleases(t)}
+	k := &killing{t: t, moments: hearMoments(t, dir), releasesToGo: newReleases(t, b.faulty)}
 	// More probes than by default, so that one second shows what a release is worth.
-	give(t, dir, "TEST_MOMENTS="+k.socket, "ROLLOUT_PROBES_PER_SECOND=100")
-	k.set = []string{"--no-staging", "SMS_BIN_DIR=" + programsWith(t, build(t, "ops-worker", "./worker"))}
+	settings := []string{"TEST_MOMENTS=" + k.socket, "ROLLOUT_PROBES_PER_SECOND=100"}
+	for _, one := range further {
+		settings = append(settings, one(dir))
+	}
+	give(t, dir, settings...)
+	k.set = []string{"--no-staging", "SMS_BIN_DIR=" + b.programs}
 	k.platform = up(t, dir, k.set...)
 	k.replicas = len(k.instances(rolled))
 	return k
@@ -201,6 +217,7 @@ func TestRolloutsSurviveKills(t *testing.T) {
 		}
 		first, platforms = first-1, killPlatforms
 	}
+	b := buildAll(t)
 	var mu sync.Mutex
 	rows := map[int]string{}
 	total := 0
@@ -208,7 +225,7 @@ func TestRolloutsSurviveKills(t *testing.T) {
 	for shard := range platforms {
 		t.Run(fmt.Sprintf("platform %d", shard+1), func(t *testing.T) {
 			t.Parallel()
-			k := newKilling(t)
+			k := newKilling(t, b)
 			cells := matrix(append(k.undisturbed(false), k.undisturbed(true)...))
 			chosen := func(n int) bool { return n >= first && (n-first)%every == 0 && (n-first)/every%platforms == shard }
 			if every == 0 {

@@ -117,7 +117,7 @@ func await[T any](t testing.TB, within time.Duration, what string, from <-chan T
 func build(t testing.TB, name, pkg string, flags ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	args := append(append([]string{"build", "-trimpath", "-o", path}, flags...), pkg)
+	args := append(append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", path}, flags...), pkg)
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("go %v: %v\n%s", args, err, out)
 	}

@@ -171,9 +171,9 @@ type releasesToGo struct {
 	next int
 }
 
-func newReleases(t *testing.T) *releasesToGo {
+func newReleases(t *testing.T, faulty string) *releasesToGo {
 	t.Helper()
-	content, err := os.ReadFile(build(t, "faulty", "./faulty"))
+	content, err := os.ReadFile(faulty)
 	if err != nil {
 		t.Fatal(err)
 	}
