@@ -26,7 +26,7 @@ func TestWorkerClocksDoNotMatter(t *testing.T) {
 	}
 	dir := newDataDir(t)
 	worker := build(t, "ops-worker", "../../cmd/ops-worker", "-overlay", shiftedClock(t))
-	p := up(t, dir, "--no-staging", "SMS_BIN_DIR="+programsWith(t, worker))
+	p := up(t, dir, "--no-staging", "SMS_START_TIMEOUT="+startWithin.String(), "SMS_BIN_DIR="+programsWith(t, worker))
 	const soak, scheduling = 2 * time.Second, 20 * time.Second
 	var first []string
 	for _, offset := range []time.Duration{0, 10 * time.Minute, -10 * time.Minute} {

@@ -23,7 +23,7 @@ const (
 	// rolloutKills says which cells of the matrix are gone through: all, or 2/5 for every fifth from the second on. Unset: few.
 	rolloutKills = "SMS_ROLLOUT_KILLS"
 	// killPlatforms share the cells of a long run: most of a cell is waiting.
-	killPlatforms = 3
+	killPlatforms = 4
 	// reachedWithin is how long a rollout may take to come to the moment at which something is killed.
 	reachedWithin = 3 * time.Minute
 )
@@ -96,19 +96,21 @@ func newKilling(t *testing.T, b built, further ...func(dataDir string) string) *
 		settings = append(settings, one(dir))
 	}
 	give(t, dir, settings...)
-	k.set = []string{"--no-staging", "SMS_BIN_DIR=" + b.programs}
+	k.set = []string{"--no-staging", "SMS_START_TIMEOUT=" + startWithin.String(), "SMS_BIN_DIR=" + b.programs}
 	k.platform = up(t, dir, k.set...)
 	k.replicas = len(k.instances(rolled))
 	return k
 }
 
+// recordsEnd is the last RecordOperation. What the others say in between, nobody waits for.
+const recordsEnd = "RecordOperation of the end"
+
 // steps are the activities of a rollout that has ended, by its history: of a bad one those after the failure that it is rolled back
-// for. What is only said in between (RecordOperation, but for the last) nobody waits for.
+// for.
 func (k *killing) steps(end operationRecord, bad bool) (steps []step) {
 	k.platform.t.Helper()
 	events := k.temporal().GetWorkflowHistory(context.Background(), end.WorkflowID, end.RunID, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	count, failed := map[string]int{}, !bad
-	var said step
 	for events.HasNext() {
 		e, err := events.Next()
 		if err != nil {
@@ -120,14 +122,11 @@ func (k *killing) steps(end operationRecord, bad bool) (steps []step) {
 			continue
 		}
 		count[name]++
-		switch s := (step{name, count[name], bad}); {
-		case name == "RecordOperation":
-			said = s
-		case failed:
-			steps = append(steps, s)
+		if failed && name != "RecordOperation" {
+			steps = append(steps, step{name, count[name], bad})
 		}
 	}
-	return append(steps, said)
+	return append(steps, step{recordsEnd, 1, bad})
 }
 
 // undisturbed does a rollout, and returns its steps.

@@ -82,9 +82,14 @@ func (p *platform) wholly(r asked, end operationRecord, replicas int) {
 		p.t.Errorf("recorded %s: %s", end.State, end.Summary)
 	}
 	eventually(p.t, settledWithin, fmt.Sprintf("%d × %s alone, as recorded: %s", replicas, runs, end.Summary), func() (bool, string) {
-		found := p.found(runs, other, replicas)
+		found := append(p.found(runs, other, replicas), p.recorded(r, end)...)
 		return len(found) == 0, strings.Join(found, "; ")
 	})
+}
+
+// recorded is what is wrong with the records: there must be one of what was asked, and none of a rollout that does not run.
+func (p *platform) recorded(r asked, end operationRecord) (faults []string) {
+	p.t.Helper()
 	var listed struct {
 		Content []struct {
 			ID, State string
@@ -96,15 +101,18 @@ func (p *platform) wholly(r asked, end operationRecord, replicas int) {
 	records := 0
 	for _, one := range listed.Content {
 		if one.EndedAt == nil {
-			p.t.Errorf("%s is recorded as %s", one.ID, one.State)
+			faults = append(faults, one.ID+" is recorded as "+one.State)
 		}
-		if one.Input.RequestID == r.key {
+		if one.Input.RequestID == r.key && one.ID == end.ID && one.State == end.State {
 			records++
+		} else if one.Input.RequestID == r.key {
+			faults = append(faults, fmt.Sprintf("%s is on record as %s too", one.ID, one.State))
 		}
 	}
 	if records != 1 {
-		p.t.Errorf("it is on record %d times", records)
+		faults = append(faults, fmt.Sprintf("it is on record %d times", records))
 	}
+	return faults
 }
 
 // found is what is not as it should be when all of one release runs, and nothing of the other.

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/fx"
 
 	"github.com/school-sms/sms/api/server"
+	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/temporalclient"
 	"github.com/school-sms/sms/migrations"
 	"github.com/school-sms/sms/workers"
@@ -56,15 +57,19 @@ func (m *moments) InterceptActivity(_ context.Context, next interceptor.Activity
 }
 
 func (m *moments) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {
-	m.tell(ctx, "before", nil)
-	go m.tell(ctx, "during", nil)
+	name := activity.GetInfo(ctx).ActivityType.Name
+	if record, ok := in.Args[0].(operation.Record); ok && record.Ended() {
+		name += " of the end"
+	}
+	m.tell(ctx, name, "before", nil)
+	go m.tell(ctx, name, "during", nil)
 	out, err := m.Next.ExecuteActivity(ctx, in)
-	m.tell(ctx, "after", err)
+	m.tell(ctx, name, "after", err)
 	return out, err
 }
 
 // tell returns when the test says so by closing the connection.
-func (m *moments) tell(ctx context.Context, at string, failure error) {
+func (m *moments) tell(ctx context.Context, name, at string, failure error) {
 	info := activity.GetInfo(ctx)
 	if !strings.HasPrefix(info.WorkflowExecution.ID, "rollout/") {
 		return
@@ -74,7 +79,7 @@ func (m *moments) tell(ctx context.Context, at string, failure error) {
 		return
 	}
 	defer conn.Close()
-	said := map[string]any{"pid": os.Getpid(), "run": info.WorkflowExecution.RunID, "activity": info.ActivityType.Name, "id": info.ActivityID,
+	said := map[string]any{"pid": os.Getpid(), "run": info.WorkflowExecution.RunID, "activity": name, "id": info.ActivityID,
 		"attempt": info.Attempt, "at": at}
 	if failure != nil {
 		said["failure"] = failure.Error()
