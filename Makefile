@@ -9,7 +9,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 WORKFLOWCHECK := go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0
 
 .DEFAULT_GOAL := help
-.PHONY: help up build test lint bench soak soak-backups e2e-docker clean deps
+.PHONY: help up build test lint bench soak soak-backups soak-rollouts e2e-docker clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ soak-backups: build ## damage backups in every way, make 100 while others write,
 	@SMS_BACKUP_DAMAGES=200 SMS_BACKUP_WRITER_RUNS=100 go test -count=1 -timeout 60m -parallel 1 -v \
 	    -run 'TestDamagesAreFoundAndNeverVerified|TestConcurrentWritersCauseNoFalseFailure' ./internal/backup
 	@SMS_BACKUP_KILLS=20 go test -count=1 -timeout 60m -parallel 5 -v -run TestBackupsSurviveKills ./test/operations
+
+soak-rollouts: build ## kill -9 around every activity of a rollout, freeze its worker, shift its clock, black-hole its target: docs/evidence/rollout-*.txt
+	@SMS_ROLLOUT_KILLS=$${SMS_ROLLOUT_KILLS:-all} SMS_WORKER_CLOCKS=1 go test -count=1 -timeout 8h -parallel 4 -v \
+	    -run 'TestRolloutsSurviveKills|TestFrozenWorkerIsFenced|TestWorkerClocksDoNotMatter' ./test/e2e
+	@SMS_BLACK_HOLE=10m go test -count=1 -timeout 4h -parallel 3 -v -run TestBlackHoledTarget ./test/e2e
 
 e2e-docker: ## build the images and run the platform in containers on a Docker engine
 	@deploy/docker/e2e

@@ -111,16 +111,16 @@ type AwaitInput struct {
 	Service
 	Release  string
 	Replicas int
-	// Within bounds the wait of one attempt. It is measured by the worker's monotonic clock.
+	// Within bounds the wait of one attempt. It is measured by the worker's monotonic clock, and begins anew when the target or the
+	// registry comes back: that one of them was away says nothing of the release.
 	Within time.Duration
 }
 
 // AwaitReady returns when all instances are ready and registered. It fails with NotReadyType as soon as it is clear
 // that they will not be, or after Within.
 func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
-	deadline := time.After(in.Within)
 	app := discovery.App(in.Service.Service, in.Environment)
-	return a.poll(ctx, in.Service, deadline, func(observed target.Observed) (waiting string, err error) {
+	return a.poll(ctx, in.Service, in.Within, func(observed target.Observed) (waiting string, err error) {
 		ready, waiting, failed := rollout.Judge(observed, in.Release, in.Replicas)
 		if failed != "" {
 			return "", notReady(failed)
@@ -130,7 +130,7 @@ func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
 		}
 		snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
 		if err != nil {
-			return "the registry does not answer: " + err.Error(), nil
+			return "", awayError{fmt.Errorf("the registry does not answer: %w", err)}
 		}
 		if n := registered(snapshot, app, in.Release); n < in.Replicas {
 			return fmt.Sprintf("%d of %d instances are registered", n, in.Replicas), nil
@@ -142,7 +142,7 @@ func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
 // AwaitGone returns when no instance of the release is left, on the target and in the registry.
 func (a *Activities) AwaitGone(ctx context.Context, in AwaitInput) error {
 	app := discovery.App(in.Service.Service, in.Environment)
-	return a.poll(ctx, in.Service, nil, func(observed target.Observed) (waiting string, err error) {
+	return a.poll(ctx, in.Service, 0, func(observed target.Observed) (waiting string, err error) {
 		if n := len(observed.Of(in.Release)); n > 0 {
 			return fmt.Sprintf("%d instances still drain", n), nil
 		}
@@ -194,23 +194,40 @@ type Progress struct {
 	Analysis  *Analysis         `json:"analysis,omitempty"`
 }
 
-// poll looks at a service until nothing is to be waited for, and tells what it waits for.
-func (a *Activities) poll(ctx context.Context, of Service, deadline <-chan time.Time, look func(target.Observed) (waiting string, err error)) error {
+// awayError says that somebody who is asked does not answer, which says nothing of the release.
+type awayError struct{ error }
+
+// poll looks at a service until nothing is to be waited for, and tells what it waits for. It fails with NotReadyType when that takes longer
+// than within, unless that is 0. The time does not run while the target, or whom look asks, is away.
+func (a *Activities) poll(ctx context.Context, of Service, within time.Duration, look func(target.Observed) (waiting string, err error)) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
+	deadline := &time.Timer{}
+	if within > 0 {
+		deadline = time.NewTimer(within)
+		defer deadline.Stop()
+	}
 	for {
 		now := Progress{}
 		observed, err := a.Target.Status(ctx, of.Environment, of.Service)
 		if err != nil {
-			now.WaitingFor = "the target does not answer: " + err.Error()
-		} else if now.WaitingFor, err = look(observed); now.WaitingFor == "" || err != nil {
+			err = awayError{fmt.Errorf("the target does not answer: %w", err)}
+		} else {
+			now.WaitingFor, err = look(observed)
+		}
+		if away, is := errors.AsType[awayError](err); is {
+			now.WaitingFor = away.Error()
+			if within > 0 {
+				deadline.Reset(within)
+			}
+		} else if now.WaitingFor == "" || err != nil {
 			return err
 		}
 		now.Instances = observed.Instances
 		activity.RecordHeartbeat(ctx, now)
 		select {
 		case <-tick.C:
-		case <-deadline:
+		case <-deadline.C:
 			return notReady("not ready in time: " + now.WaitingFor)
 		case <-ctx.Done():
 			return ctx.Err()

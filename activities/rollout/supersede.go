@@ -24,7 +24,7 @@ type SupersedeInput struct {
 // instances any more. One that has gone too far to be put back is let end as it does.
 func (a *Activities) SupersedeRollout(ctx context.Context, in SupersedeInput) error {
 	id, told := rollout.WorkflowID(in.Environment, in.Service.Service), ""
-	return a.poll(ctx, in.Service, nil, func(target.Observed) (waiting string, err error) {
+	return a.poll(ctx, in.Service, 0, func(target.Observed) (waiting string, err error) {
 		described, err := a.Temporal.DescribeWorkflowExecution(ctx, id, "")
 		if temporalclient.NotFound(err) {
 			return "", nil

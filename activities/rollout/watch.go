@@ -2,11 +2,13 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/school-sms/sms/internal/rollout"
 	"github.com/school-sms/sms/internal/target"
@@ -63,7 +65,8 @@ func (a Analysis) String() string {
 }
 
 // AnalyseRelease judges a release by what gateways have counted of it since the window began. What cannot be read is inconclusive.
-// It fails, and cannot be mended by trying again, when an instance is no longer well or a rule is broken.
+// It fails, and cannot be mended by trying again, when an instance is no longer well or a rule is broken. While the target does not
+// answer it fails too, to be tried again: only a broken rule is known then.
 func (a *Activities) AnalyseRelease(ctx context.Context, in WatchInput) (Analysis, error) {
 	analysis, _, err := a.look(ctx, in)
 	return analysis, err
@@ -71,18 +74,21 @@ func (a *Activities) AnalyseRelease(ctx context.Context, in WatchInput) (Analysi
 
 // look is AnalyseRelease, and tells which instances it has seen.
 func (a *Activities) look(ctx context.Context, in WatchInput) (Analysis, []target.Instance, error) {
-	observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
-	if err != nil {
-		return Analysis{Verdict: rollout.Inconclusive, Unread: "the target does not answer: " + err.Error()}, nil, nil
+	observed, away := a.Target.Status(ctx, in.Environment, in.Service.Service)
+	if away == nil {
+		if why := rollout.Soured(observed, in.Release, in.Replicas); why != "" {
+			return Analysis{Verdict: rollout.Broken}, observed.Instances, notReady(why)
+		}
 	}
-	analysis, err := a.judge(ctx, in, observed)
+	analysis, err := a.judge(ctx, in)
+	if away != nil && err == nil {
+		err = fmt.Errorf("the target does not answer: %w", away)
+	}
 	return analysis, observed.Instances, err
 }
 
-func (a *Activities) judge(ctx context.Context, in WatchInput, observed target.Observed) (Analysis, error) {
-	if why := rollout.Soured(observed, in.Release, in.Replicas); why != "" {
-		return Analysis{Verdict: rollout.Broken}, notReady(why)
-	}
+// judge is AnalyseRelease by what gateways have counted alone.
+func (a *Activities) judge(ctx context.Context, in WatchInput) (Analysis, error) {
 	now, err := a.ReadTraffic(ctx, in.Service)
 	if err != nil {
 		return Analysis{Verdict: rollout.Inconclusive, Unread: err.Error()}, nil
@@ -115,8 +121,13 @@ func (a *Activities) WatchRelease(ctx context.Context, in WatchInput, conclusive
 	activity.RecordHeartbeat(ctx, Progress{Watching: "the first look"})
 	for {
 		analysis, instances, err := a.look(ctx, in)
-		activity.RecordHeartbeat(ctx, Progress{Watching: analysis.String(), Instances: instances, Analysis: &analysis})
-		if err != nil || conclusive && analysis.Verdict == rollout.Passed {
+		now := Progress{Watching: analysis.String(), Instances: instances, Analysis: &analysis}
+		_, verdict := errors.AsType[*temporal.ApplicationError](err)
+		if err != nil && !verdict { // somebody is away
+			now.Watching = err.Error()
+		}
+		activity.RecordHeartbeat(ctx, now)
+		if verdict || err == nil && conclusive && analysis.Verdict == rollout.Passed {
 			return analysis, err
 		}
 		select {

@@ -36,16 +36,21 @@ var reconnect = grpc.ConnectParams{
 
 // New makes a client that connects when first used, so that a process starts while Temporal is away.
 func New(cfg Config, logger *slog.Logger) (client.Client, error) {
-	c, err := client.NewLazyClient(client.Options{
-		HostPort: cfg.Address, Namespace: cfg.Namespace, Logger: log.NewStructuredLogger(logger),
-		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{
-			grpc.WithConnectParams(reconnect), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
-		}},
-	})
+	c, err := client.NewLazyClient(Options(cfg, logger))
 	if err != nil {
 		return nil, fmt.Errorf("TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE: %w", err)
 	}
 	return c, nil
+}
+
+// Options are those of New's client.
+func Options(cfg Config, logger *slog.Logger) client.Options {
+	return client.Options{
+		HostPort: cfg.Address, Namespace: cfg.Namespace, Logger: log.NewStructuredLogger(logger),
+		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{
+			grpc.WithConnectParams(reconnect), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)), grpc.WithChainUnaryInterceptor(byOwnClock),
+		}},
+	}
 }
 
 // Unavailable reports whether err means that Temporal cannot be reached or cannot serve now, rather than that it

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,15 +45,11 @@ func TestBadReleases(t *testing.T) {
 	p.call(http.MethodPost, "/api/v1/students", student("9000000002")).into(t, &made)
 	stable := p.instances("student-service")
 	program := filepath.Join(p.dataDir, "releases", "student-service", strings.TrimPrefix(stable[0].Release, "sha256:"), "student-service")
-	faulty := filepath.Join(t.TempDir(), "faulty")
-	if out, err := exec.Command("go", "build", "-o", faulty, "./faulty").CombinedOutput(); err != nil {
-		t.Fatalf("build the faulty service: %v\n%s", err, out)
-	}
-	built, err := os.ReadFile(faulty)
+	faulty, err := os.ReadFile(build(t, "faulty", "./faulty"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	with := func(fault string) string { return string(built) + "\n" + fault }
+	with := func(fault string) string { return string(faulty) + "\n" + fault }
 
 	for _, bad := range []struct{ name, content, reason string }{
 		{"exits 0", "#!/bin/sh\nexit 0\n", "does not stay up: ended with status 0"},

@@ -23,6 +23,7 @@ const operationWithin = 5 * time.Minute
 
 type operationRecord struct {
 	ID, State, Summary string
+	WorkflowID, RunID  string
 	EndedAt            *time.Time
 	Outcome            struct{ From, To string }
 }

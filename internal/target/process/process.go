@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/school-sms/sms/internal/target"
 )
@@ -51,13 +52,31 @@ type Client struct{ *Caller }
 
 var _ target.Target = Client{}
 
+// answerWithin bounds a call: `sms up` answers at once, or is away. It is below the time in which an activity must report (10 s) and end
+// (30 s), so that it can say who is away. A program takes longer to copy, see importWithin.
+const (
+	answerWithin = 5 * time.Second
+	importWithin = 25 * time.Second
+)
+
 // NewClient makes a client of the `sms up` that listens on the socket.
 func NewClient(socket string) Client { return Client{NewCaller(socket)} }
+
+// Call is Caller's, which does not wait for longer than answerWithin.
+func (c Client) Call(ctx context.Context, method, path string, body, into any) error {
+	return c.within(ctx, answerWithin, method, path, body, into)
+}
+
+func (c Client) within(ctx context.Context, limit time.Duration, method, path string, body, into any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
+	defer cancel()
+	return c.Caller.Call(ctx, method, path, body, into)
+}
 
 // Import implements target.Target; ref is the absolute path of an executable on the machine of `sms up`.
 func (c Client) Import(ctx context.Context, service, ref string) (target.Release, error) {
 	var release target.Release
-	return release, c.Call(ctx, http.MethodPost, "/v1/releases/"+service, map[string]string{"path": ref}, &release)
+	return release, c.within(ctx, importWithin, http.MethodPost, "/v1/releases/"+service, map[string]string{"path": ref}, &release)
 }
 
 // Ensure implements target.Target.
