@@ -77,6 +77,7 @@ type RolloutPlan struct {
 	Freezes       []freeze `json:"freezes,omitempty" nullable:"false" doc:"Times in which nothing new is begun, besides those of the platform. A rollback is never held."`
 	Thaw          string   `json:"thaw,omitempty" maxLength:"500" doc:"Why it is begun in such a time all the same." example:"pupils cannot log in"`
 	Supersede     bool     `json:"supersede,omitempty" doc:"End what is under way of a service first: its release loses its traffic and its instances, its record says superseded. Otherwise that is a conflict."`
+	Notify        []string `json:"notify,omitempty" nullable:"false" doc:"The webhooks that are told of it, by their names. Default: all, each by its own filter." example:"[\"office-chat\"]"`
 }
 
 // part is a service and its release.
@@ -130,7 +131,7 @@ func (s *Service) checkedPlan(in *startRolloutInput, user string) (plan rollout.
 			faults = append(faults, server.Fault{Field: "service", Code: "unknown", Detail: fmt.Sprintf("%q is none of %v", part.Service, rollout.Services())})
 		}
 	}
-	if len(faults) > 0 {
+	if faults = append(faults, s.notifyFaults(plan.Each.Notify)...); len(faults) > 0 {
 		return plan, single, server.Invalid(faults...)
 	}
 	return plan, single, nil
@@ -244,7 +245,7 @@ func planOf(in *startRolloutInput, user string) (rollout.Plan, []server.Fault) {
 	body := in.Body
 	one := rollout.Request{Environment: body.Environment, Service: body.Service, Release: body.Release, Weights: body.Weights, RequestedBy: user,
 		Minimum: body.MinRequests, Rollback: body.Rollback, Unproven: body.Unproven, RequestID: in.RequestID,
-		Strategy: body.Strategy, Thaw: body.Thaw}
+		Strategy: body.Strategy, Thaw: body.Thaw, Notify: body.Notify}
 	for _, f := range body.Freezes {
 		one.Freezes = append(one.Freezes, rollout.Freeze(f))
 	}

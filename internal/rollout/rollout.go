@@ -62,6 +62,8 @@ type Request struct {
 	Freezes []Freeze `json:"freezes,omitempty"`
 	// Thaw says why it is begun in such a time all the same. Empty: it is not.
 	Thaw string `json:"thaw,omitempty"`
+	// Notify are the webhooks that are told of it. Empty: all.
+	Notify []string `json:"notify,omitempty"`
 }
 
 // Strategies.

@@ -274,7 +274,7 @@ func TestWhatCannotBeSaidToBeGoodIsPutBack(t *testing.T) {
 	env.ExecuteWorkflow(Rollout, request())
 	w.restored()
 	paused := slices.ContainsFunc(w.records, func(r operation.Record) bool {
-		return !r.Ended() && strings.Contains(r.Summary, "Paused, because") && strings.Contains(r.Summary, "no gateway is registered")
+		return r.State == operation.Waiting && strings.Contains(r.Summary, "Paused, because") && strings.Contains(r.Summary, "no gateway is registered")
 	})
 	last := w.last()
 	if last.State != RolledBack || !strings.Contains(last.Summary, "could not be said within 5m0s that the release is good: no gateway is registered") || !paused {

@@ -36,7 +36,7 @@ func (r *run) soak(ctx workflow.Context, shift func() error) (activities.Analysi
 	if err != nil || analysis.Verdict == rollout.Passed || r.hurried() {
 		return analysis, err
 	}
-	r.Say(operation.Running, "Paused, because it cannot be said that the release is good: "+analysis.String(), nil)
+	r.Say(operation.Waiting, "Paused, because it cannot be said that the release is good: "+analysis.String(), nil)
 	if err := r.watch(ctx, in, true, r.SureWithin); err != nil {
 		return analysis, err
 	}
