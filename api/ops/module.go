@@ -24,6 +24,8 @@ type Config struct {
 	Gateways smoketest.Gateways `env:"SMOKE_GATEWAYS"`
 	// TargetSocket is set where the worker has a target to roll out to, as in workers.RolloutConfig.
 	TargetSocket string `env:"TARGET_SOCKET"`
+	// PrometheusURL is set where the worker can ask a Prometheus, as in its rollout.Prometheus.
+	PrometheusURL string `env:"PROMETHEUS_URL"`
 	// Promise is how old the newest verified backup of a database may be, and how long a database that is new here may
 	// have none. The default gives a nightly backup an hour on the day that has 25.
 	Promise time.Duration `env:"BACKUP_PROMISE" envDefault:"26h"`

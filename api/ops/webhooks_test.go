@@ -73,6 +73,11 @@ func TestWebhooks(t *testing.T) {
 	if refused.Status != http.StatusUnprocessableEntity || !strings.Contains(string(refused.Body), "notify[1]") || strings.Contains(string(refused.Body), "notify[0]") {
 		t.Errorf("a plan that notifies nobody: %d %s", refused.Status, refused.Body)
 	}
+	plan = map[string]any{"environment": "staging", "service": "student-service", "release": "/x", "rules": []rule{{Metric: "promql", Name: "x", Query: "${release}", Max: 1}}}
+	unasked := s.Do(t, identity.Operator, http.MethodPost, rollouts.path, plan)
+	if unasked.Status != http.StatusUnprocessableEntity || !strings.Contains(string(unasked.Body), "PROMETHEUS_URL is not set") {
+		t.Errorf("a plan with a query that nobody answers: %d %s", unasked.Status, unasked.Body)
+	}
 	for _, a := range []servertest.Answer{list, test, unknown, refused} {
 		if strings.Contains(string(a.Body), "very-secret") {
 			t.Errorf("an address is told: %s", a.Body)

@@ -123,7 +123,10 @@ func (w *world) environment() *testsuite.TestWorkflowEnvironment {
 		}
 		return activities.Analysis{}, activity.ErrResultPending
 	})
-	register("AnalyseRelease", func(activities.WatchInput) (activities.Analysis, error) {
+	register("AnalyseRelease", func(in activities.WatchInput) (activities.Analysis, error) {
+		if in.Since.IsZero() {
+			w.t.Error("it is not said since when the release has had its share")
+		}
 		analysis := activities.Analysis{Verdict: w.verdict}
 		if w.verdict != rollout.Passed {
 			analysis.Unread = "no gateway is registered"

@@ -27,6 +27,7 @@ func (r *run) soak(ctx workflow.Context, shift func() error) (activities.Analysi
 	if err := shift(); err != nil {
 		return activities.Analysis{}, err
 	}
+	in.Since = workflow.Now(ctx)
 	r.soaking, r.skip = true, false
 	defer func() { r.soaking = false }()
 	if err := r.watch(ctx, in, false, r.Soak); err != nil {
