@@ -31,6 +31,8 @@ type RolloutConfig struct {
 	ProveIn string `env:"ROLLOUT_PROVE_IN"`
 	// Freezes is a YAML file that lists when nothing new is rolled out. Empty: there is no such time.
 	Freezes rolloutacts.FreezesFile `env:"ROLLOUT_FREEZES_FILE"`
+	// Prometheus answers the queries of rules.
+	Prometheus rolloutacts.Prometheus
 	// Probes is how many requests of its own a rollout sends each second to the new release and to the stable one while it watches, so
 	// that there is something to judge by without users. 0: none.
 	Probes int `env:"ROLLOUT_PROBES_PER_SECOND" envDefault:"20"`
@@ -58,7 +60,7 @@ func (c RolloutConfig) Check() error {
 	if _, err := c.Freezes.Read(); err != nil {
 		faults = append(faults, fmt.Errorf("ROLLOUT_FREEZES_FILE: %w", err))
 	}
-	return errors.Join(faults...)
+	return errors.Join(append(faults, c.Prometheus.Check())...)
 }
 
 // RolloutRegistration adds rollouts on the process target.
@@ -73,7 +75,7 @@ func RolloutRegistration(cfg RolloutConfig, registry discovery.Config, smoke smo
 		w.RegisterWorkflow(rolloutflow.Janitor)
 		w.RegisterActivity(&rolloutacts.Activities{
 			Target: process.NewClient(cfg.TargetSocket), Traffic: discovery.NewClient(registry), User: cfg.User, ProveIn: cfg.ProveIn,
-			Temporal: temporal, Freezes: cfg.Freezes,
+			Temporal: temporal, Freezes: cfg.Freezes, Prometheus: cfg.Prometheus,
 			HTTP: &http.Client{Timeout: cfg.MetricsTimeout}, Promotions: store,
 			Probes: rolloutacts.Probes{Door: smoke.Gateways.URL, TokenFile: smoke.TokenFile, PerSecond: cfg.Probes, Timeout: cfg.ProbeTimeout},
 		})

@@ -54,6 +54,8 @@ type Activities struct {
 	// Temporal reaches the other rollouts.
 	Temporal client.Client
 	Freezes  FreezesFile
+	// Prometheus answers the queries of rules.
+	Prometheus Prometheus
 	// ProveIn is the environment that must run a release before production may. Empty: none.
 	ProveIn string
 }

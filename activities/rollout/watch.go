@@ -39,6 +39,8 @@ type WatchInput struct {
 	Minimum int
 	// From is what gateways had counted when the release got its present share of the traffic.
 	From rollout.Reading
+	// Since is when that was, by Temporal's clock.
+	Since time.Time
 }
 
 // Analysis is how a release does.
@@ -97,8 +99,9 @@ func (a *Activities) judge(ctx context.Context, in WatchInput) (Analysis, error)
 	if err != nil {
 		return Analysis{Verdict: rollout.Inconclusive, Unread: err.Error()}, nil
 	}
+	queried := a.Prometheus.Query(ctx, in)
 	of := func(release string) rollout.Sample {
-		return rollout.Sample{Counts: rollout.Window(in.From, now, release), Memory: memory[release]}
+		return rollout.Sample{Counts: rollout.Window(in.From, now, release), Memory: memory[release], Queried: queried[release]}
 	}
 	verdict, findings := rollout.Analyse(in.Rules, of(in.Release), of(in.Stable), in.Minimum)
 	analysis := Analysis{Verdict: verdict, Findings: findings}

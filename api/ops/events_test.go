@@ -19,6 +19,7 @@ import (
 	rolloutacts "github.com/school-sms/sms/activities/rollout"
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/notice"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/postgres"
 	"github.com/school-sms/sms/internal/postgres/pgtest"
@@ -68,7 +69,9 @@ func newDesk(t *testing.T) *desk {
 
 	srv := server.New(server.Config{Address: "127.0.0.1:0", AdvertisedHost: "127.0.0.1", MaxBodyBytes: 1 << 20, BodyIdleTimeout: time.Minute, ShutdownTimeout: 20 * time.Second},
 		server.Info{Service: "ops-service"}, verifier, log)
-	New(temporal, store, Config{TargetSocket: "none"}, log).Mount(srv)
+	notices, err := notice.NewDeliverer(pool, notice.Config{}, log)
+	must(err)
+	New(temporal, store, notices, Config{TargetSocket: "none"}, log).Mount(srv)
 	must(srv.Start(t.Context()))
 	return &desk{t: t, server: srv, store: store, signer: signer}
 }

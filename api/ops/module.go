@@ -11,6 +11,7 @@ import (
 	"github.com/school-sms/sms/activities/smoketest"
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/backup"
+	"github.com/school-sms/sms/internal/notice"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/settings"
 )
@@ -23,6 +24,8 @@ type Config struct {
 	Gateways smoketest.Gateways `env:"SMOKE_GATEWAYS"`
 	// TargetSocket is set where the worker has a target to roll out to, as in workers.RolloutConfig.
 	TargetSocket string `env:"TARGET_SOCKET"`
+	// PrometheusURL is set where the worker can ask a Prometheus, as in its rollout.Prometheus.
+	PrometheusURL string `env:"PROMETHEUS_URL"`
 	// Promise is how old the newest verified backup of a database may be, and how long a database that is new here may
 	// have none. The default gives a nightly backup an hour on the day that has 25.
 	Promise time.Duration `env:"BACKUP_PROMISE" envDefault:"26h"`
@@ -47,8 +50,8 @@ func (c Config) Rollouts() bool { return c.TargetSocket != "" }
 
 // Module is the operations' HTTP side, on the process's database pool and Temporal client.
 var Module = fx.Module("ops",
-	fx.Provide(settings.Load[Config], operation.NewStore, New, NewWatchdog),
-	fx.Invoke(func(s *server.Server, ops *Service) { ops.Mount(s) }, watch, func(s *server.Server, store *operation.Store, log *slog.Logger) {
+	fx.Provide(settings.Load[Config], settings.Load[notice.Config], operation.NewStore, notice.NewDeliverer, New, NewWatchdog),
+	fx.Invoke(func(s *server.Server, ops *Service) { ops.Mount(s) }, watch, tell, func(s *server.Server, store *operation.Store, log *slog.Logger) {
 		s.Metrics.MustRegister(RolloutMetrics{store, log})
 	}),
 )
@@ -59,4 +62,13 @@ func watch(lc fx.Lifecycle, s *server.Server, w *Watchdog, cfg Config) {
 	s.Health.Advise("backups", w.Check)
 	s.Metrics.MustRegister(w)
 	lc.Append(fx.StartStopHook(func() { w.Start(cfg.WatchInterval) }, w.Stop))
+}
+
+// tell keeps webhooks told. One that does not listen is shown, and does not make the service unready.
+func tell(lc fx.Lifecycle, s *server.Server, d *notice.Deliverer, cfg notice.Config) {
+	if cfg.File != "" {
+		s.Health.Advise("webhooks", checkWebhooks(d))
+	}
+	s.Metrics.MustRegister(d)
+	lc.Append(fx.StartStopHook(d.Start, d.Stop))
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/notice"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/temporalclient"
 )
@@ -32,14 +33,15 @@ const temporalTimeout = 5 * time.Second
 type Service struct {
 	temporal client.Client
 	store    *operation.Store
+	notices  *notice.Deliverer
 	cfg      Config
 	log      *slog.Logger
 	now      func() time.Time
 }
 
 // New makes the service. Temporal may be away: what needs it answers that it is unavailable.
-func New(temporal client.Client, store *operation.Store, cfg Config, log *slog.Logger) *Service {
-	return &Service{temporal: temporal, store: store, cfg: cfg, log: log, now: time.Now}
+func New(temporal client.Client, store *operation.Store, notices *notice.Deliverer, cfg Config, log *slog.Logger) *Service {
+	return &Service{temporal: temporal, store: store, notices: notices, cfg: cfg, log: log, now: time.Now}
 }
 
 // Mount adds the operations to a server.
@@ -50,6 +52,7 @@ func (s *Service) Mount(srv *server.Server) {
 	s.mountSmokeTests(srv)
 	s.mountRollouts(srv)
 	s.mountSchedules(srv)
+	s.mountWebhooks(srv)
 	srv.Health.Advise("temporal", server.CheckError(func(ctx context.Context) error {
 		_, err := s.temporal.CheckHealth(ctx, &client.CheckHealthRequest{})
 		return err

@@ -77,6 +77,7 @@ type RolloutPlan struct {
 	Freezes       []freeze `json:"freezes,omitempty" nullable:"false" doc:"Times in which nothing new is begun, besides those of the platform. A rollback is never held."`
 	Thaw          string   `json:"thaw,omitempty" maxLength:"500" doc:"Why it is begun in such a time all the same." example:"pupils cannot log in"`
 	Supersede     bool     `json:"supersede,omitempty" doc:"End what is under way of a service first: its release loses its traffic and its instances, its record says superseded. Otherwise that is a conflict."`
+	Notify        []string `json:"notify,omitempty" nullable:"false" doc:"The webhooks that are told of it, by their names. Default: all, each by its own filter." example:"[\"office-chat\"]"`
 }
 
 // part is a service and its release.
@@ -97,9 +98,11 @@ type freeze struct {
 
 // rule is a rollout.Rule as callers write it.
 type rule struct {
-	Metric   string  `json:"metric" enum:"error-rate,latency,memory" doc:"error-rate: the share of answers with a status of 500 or more; latency: a quantile of the time from the request to the end of its answer; memory: what the largest instance holds resident."`
+	Metric   string  `json:"metric" enum:"error-rate,latency,memory,promql" doc:"error-rate: the share of answers with a status of 500 or more; latency: a quantile of the time from the request to the end of its answer; memory: what the largest instance holds resident; promql: what a query of yours comes to."`
+	Name     string  `json:"name,omitempty" maxLength:"63" doc:"Of a promql rule: what it tells, for people; of each another." example:"slow logins"`
+	Query    string  `json:"query,omitempty" maxLength:"2000" doc:"Of a promql rule: PromQL with ${release}, ${service}, ${environment} and ${window} (the time since the release got its share of the traffic). It must come to one number, for the new release and for the stable one." example:"sum(rate(logins_slow_total{release=\"${release}\"}[${window}]))"`
 	Quantile float64 `json:"quantile,omitempty" doc:"Of a latency, from 0.5 to below 1. Default: 0.95." example:"0.95"`
-	Max      float64 `json:"max" doc:"A share (0.01 is 1 %), a time in seconds, or bytes. The rule is broken by what is worse than this, and worse than ratio × the stable release in the same time." example:"0.01"`
+	Max      float64 `json:"max" doc:"A share (0.01 is 1 %), a time in seconds, bytes, or in the query's unit. The rule is broken by what is worse than this, and worse than ratio × the stable release in the same time." example:"0.01"`
 	Ratio    float64 `json:"ratio,omitempty" doc:"From 1 to 100. Default: 1.5." example:"1.5"`
 }
 
@@ -130,7 +133,12 @@ func (s *Service) checkedPlan(in *startRolloutInput, user string) (plan rollout.
 			faults = append(faults, server.Fault{Field: "service", Code: "unknown", Detail: fmt.Sprintf("%q is none of %v", part.Service, rollout.Services())})
 		}
 	}
-	if len(faults) > 0 {
+	for i, r := range plan.Each.Rules {
+		if r.Metric == rollout.PromQL && s.cfg.PrometheusURL == "" {
+			faults = append(faults, server.Fault{Field: fmt.Sprintf("rules[%d].metric", i), Code: "invalid", Detail: "there is no Prometheus to ask: PROMETHEUS_URL is not set"})
+		}
+	}
+	if faults = append(faults, s.notifyFaults(plan.Each.Notify)...); len(faults) > 0 {
 		return plan, single, server.Invalid(faults...)
 	}
 	return plan, single, nil
@@ -244,7 +252,7 @@ func planOf(in *startRolloutInput, user string) (rollout.Plan, []server.Fault) {
 	body := in.Body
 	one := rollout.Request{Environment: body.Environment, Service: body.Service, Release: body.Release, Weights: body.Weights, RequestedBy: user,
 		Minimum: body.MinRequests, Rollback: body.Rollback, Unproven: body.Unproven, RequestID: in.RequestID,
-		Strategy: body.Strategy, Thaw: body.Thaw}
+		Strategy: body.Strategy, Thaw: body.Thaw, Notify: body.Notify}
 	for _, f := range body.Freezes {
 		one.Freezes = append(one.Freezes, rollout.Freeze(f))
 	}

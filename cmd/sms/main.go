@@ -48,7 +48,7 @@ func newRootCommand() *cobra.Command {
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
 	root.AddCommand(newUpCommand(g), newDownCommand(g), newRestartCommand(g), newStatusCommand(g), newDoctorCommand(g), newVersionCommand(), newTokenCommand(g),
-		newRolloutCommand(g), newSmokeCommand(g), newBackupCommand(g), newRestoreCommand(g), newScheduleCommand(g), newStudentCommand(g))
+		newRolloutCommand(g), newSmokeCommand(g), newBackupCommand(g), newRestoreCommand(g), newScheduleCommand(g), newWebhookCommand(g), newStudentCommand(g))
 	return root
 }
 

@@ -29,7 +29,9 @@ const (
 
 // States that every kind has. A kind may have more, such as a backup's stored and verified.
 const (
-	Running   = "running"
+	Running = "running"
+	// Waiting: it goes on when somebody decides, or when a time has come that was set for it. The summary says for what.
+	Waiting   = "waiting"
 	Succeeded = "succeeded"
 	Failed    = "failed"
 	Cancelled = "cancelled"

@@ -15,15 +15,21 @@ const (
 	Latency = "latency"
 	// Memory is what the largest instance holds resident, in bytes.
 	Memory = "memory"
+	// PromQL is what a query of the rule's own comes to, asked of Prometheus.
+	PromQL = "promql"
 )
 
 // Rule is what a new release must keep to while it has traffic. It is broken by what is worse than Max and also worse than
 // Ratio times the stable release in the same window: so a release that is no worse than a stable one in trouble still gets through.
 type Rule struct {
 	Metric string `json:"metric"`
+	// Name of a PromQL rule, for people; of each another.
+	Name string `json:"name,omitempty"`
+	// Query of a PromQL rule, with ${release}, ${service}, ${environment} and ${window} in it. It must come to one number.
+	Query string `json:"query,omitempty"`
 	// Quantile of a latency, from 0.5 to below 1. Default: 0.95.
 	Quantile float64 `json:"quantile,omitempty"`
-	// Max is a share of requests (0.01 is 1 %), a time in seconds, or a number of bytes.
+	// Max is a share of requests (0.01 is 1 %), a time in seconds, a number of bytes, or in the unit of the query.
 	Max float64 `json:"max"`
 	// Ratio to the stable release. Default: 1.5.
 	Ratio float64 `json:"ratio,omitempty"`
@@ -56,11 +62,14 @@ func (r Rule) faults(field string) []Fault {
 	fault := func(of, format string, args ...any) {
 		faults = append(faults, Fault{field + "." + of, fmt.Sprintf(format, args...)})
 	}
+	if r.Metric != Latency && r.Quantile != 0 {
+		fault("quantile", "is only for %s", Latency)
+	}
+	if r.Metric != PromQL && (r.Name != "" || r.Query != "") {
+		fault("query", "and name are only for %s", PromQL)
+	}
 	switch r.Metric {
 	case ErrorRate:
-		if r.Quantile != 0 {
-			fault("quantile", "is only for %s", Latency)
-		}
 		if !(r.Max >= 0 && r.Max < 1) {
 			fault("max", "%v is not a share from 0 to below 1, such as 0.01 for 1 %%", r.Max)
 		}
@@ -72,14 +81,24 @@ func (r Rule) faults(field string) []Fault {
 			fault("max", "%v is not a time in seconds, above 0 and at most %v", r.Max, LatencyBounds[len(LatencyBounds)-1])
 		}
 	case Memory:
-		if r.Quantile != 0 {
-			fault("quantile", "is only for %s", Latency)
-		}
 		if !(r.Max >= mebibyte && r.Max <= math.MaxInt64) {
 			fault("max", "%v is not a number of bytes, at least %d", r.Max, mebibyte)
 		}
+	case PromQL:
+		if r.Name == "" {
+			fault("name", "is missing: what does it tell?")
+		}
+		if !strings.Contains(r.Query, "${release}") {
+			fault("query", "%q has no ${release}: it would tell the same of both releases", r.Query)
+		}
+		if rest := r.Ask("", "", "", 0); strings.Contains(rest, "${") {
+			fault("query", "%q has a ${…} in it that is none of ${release}, ${service}, ${environment} and ${window}", r.Query)
+		}
+		if unknown(r.Max) {
+			fault("max", "%v is not a number", r.Max)
+		}
 	default:
-		fault("metric", "%q is none of %s, %s and %s", r.Metric, ErrorRate, Latency, Memory)
+		fault("metric", "%q is none of %s, %s, %s and %s", r.Metric, ErrorRate, Latency, Memory, PromQL)
 	}
 	if !(r.Ratio >= 1 && r.Ratio <= 100) {
 		fault("ratio", "%v is not from 1 to 100", r.Ratio)
@@ -93,6 +112,8 @@ func (r Rule) String() string {
 		return fmt.Sprintf("p%v latency", trim(r.Quantile*100))
 	case Memory:
 		return "memory"
+	case PromQL:
+		return r.Name
 	default:
 		return "error rate"
 	}
@@ -105,6 +126,8 @@ func (r Rule) show(value float64) string {
 		return time.Duration(value * float64(time.Second)).Round(100 * time.Microsecond).String()
 	case Memory:
 		return trim(value/mebibyte) + " MiB"
+	case PromQL:
+		return fmt.Sprintf("%.4g", value)
 	default:
 		return trim(value*100) + " %"
 	}
@@ -181,6 +204,16 @@ type Sample struct {
 	Counts
 	// Memory is what its largest instance holds resident, in bytes; 0 when that is not known.
 	Memory float64
+	// Queried is what the queries of PromQL rules have come to, by the rules' names.
+	Queried map[string]Queried
+}
+
+// Queried is what a query has come to.
+type Queried struct {
+	// Known is false when it has not come to one number; Why says why.
+	Known bool
+	Value float64
+	Why   string
 }
 
 // Reading is what all gateways of an environment have counted of a service: by gateway, for a gateway that starts again counts
@@ -237,9 +270,12 @@ func Analyse(rules []Rule, release, stable Sample, minimum int) (Verdict, []Find
 	for _, rule := range rules {
 		rule = rule.withDefaults()
 		f := Finding{}
-		if rule.Metric == Memory {
+		switch rule.Metric {
+		case Memory:
 			f = rule.judgeMemory(release.Memory, stable.Memory)
-		} else {
+		case PromQL:
+			f = rule.judgeQuery(release, stable, minimum)
+		default:
 			f = rule.judge(release.Counts, stable.Counts, minimum)
 		}
 		findings = append(findings, f)
@@ -305,6 +341,51 @@ func (r Rule) judgeMemory(release, stable float64) Finding {
 		f.Verdict = Broken
 	}
 	return f
+}
+
+// judgeQuery needs to know how the stable release does only of a release that is worse than Max.
+func (r Rule) judgeQuery(release, stable Sample, minimum int) Finding {
+	f := Finding{Rule: r.String(), Verdict: Inconclusive}
+	of, other := release.Queried[r.Name].checked(), stable.Queried[r.Name].checked()
+	if !of.Known {
+		f.Detail = "is not known: " + of.Why
+		return f
+	}
+	limit, against := r.Max, ""
+	if other.Known && other.Value*r.Ratio > limit {
+		limit, against = other.Value*r.Ratio, fmt.Sprintf(", %s × the stable release's", trim(r.Ratio))
+	}
+	f.Detail = fmt.Sprintf("%s, at most %s allowed%s", r.show(of.Value), r.show(limit), against)
+	switch {
+	case release.Requests < float64(minimum):
+		f.Detail += fmt.Sprintf("; it has answered %.0f requests, %d are needed", release.Requests, minimum)
+	case of.Value <= limit:
+		f.Verdict = Passed
+	case !other.Known:
+		f.Detail += "; that of the stable release is not known: " + other.Why
+	default:
+		f.Verdict = Broken
+	}
+	return f
+}
+
+// checked knows no number that is none.
+func (q Queried) checked() Queried {
+	switch {
+	case q.Known && unknown(q.Value):
+		return Queried{Why: fmt.Sprintf("the query came to %v", q.Value)}
+	case !q.Known && q.Why == "":
+		q.Why = "it was not asked"
+	}
+	return q
+}
+
+func unknown(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) }
+
+// Ask is the query for a release, over a window of whole seconds.
+func (r Rule) Ask(environment, service, release string, window time.Duration) string {
+	return strings.NewReplacer("${environment}", environment, "${service}", service, "${release}", release,
+		"${window}", fmt.Sprintf("%ds", int(window.Seconds()))).Replace(r.Query)
 }
 
 // value is the rule's metric, and of how many samples.

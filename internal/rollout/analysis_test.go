@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -24,11 +25,11 @@ func counts(errors int, times ...float64) Counts {
 }
 
 func fast(requests, errors int) Sample {
-	return Sample{counts(errors, slices.Repeat([]float64{.004}, requests)...), 30 << 20}
+	return Sample{Counts: counts(errors, slices.Repeat([]float64{.004}, requests)...), Memory: 30 << 20}
 }
 
 func slow(requests int) Sample {
-	return Sample{counts(0, slices.Repeat([]float64{.8}, requests)...), 30 << 20}
+	return Sample{Counts: counts(0, slices.Repeat([]float64{.8}, requests)...), Memory: 30 << 20}
 }
 
 func TestAnalyse(t *testing.T) {
@@ -38,9 +39,9 @@ func TestAnalyse(t *testing.T) {
 		want            Verdict
 		says            string
 	}{
-		"leaks":                                 {Sample{fast(200, 0).Counts, 300 << 20}, fast(2000, 0), Broken, "memory: failed: 300 MiB, at most 256 MiB allowed"},
-		"large, as the stable one is":           {Sample{fast(200, 0).Counts, 300 << 20}, Sample{fast(2000, 0).Counts, 290 << 20}, Passed, "at most 435 MiB"},
-		"memory unknown":                        {Sample{fast(200, 0).Counts, 0}, fast(2000, 0), Inconclusive, "memory: inconclusive: is not known"},
+		"leaks":                                 {Sample{Counts: fast(200, 0).Counts, Memory: 300 << 20}, fast(2000, 0), Broken, "memory: failed: 300 MiB, at most 256 MiB allowed"},
+		"large, as the stable one is":           {Sample{Counts: fast(200, 0).Counts, Memory: 300 << 20}, Sample{Counts: fast(2000, 0).Counts, Memory: 290 << 20}, Passed, "at most 435 MiB"},
+		"memory unknown":                        {Sample{Counts: fast(200, 0).Counts, Memory: 0}, fast(2000, 0), Inconclusive, "memory: inconclusive: is not known"},
 		"good":                                  {fast(200, 0), fast(2000, 2), Passed, ""},
 		"nothing counted":                       {Sample{Memory: 30 << 20}, fast(2000, 0), Inconclusive, "no request was counted"},
 		"too few, all good":                     {fast(49, 0), fast(2000, 0), Inconclusive, "50 requests are needed"},
@@ -56,7 +57,7 @@ func TestAnalyse(t *testing.T) {
 		"slow":                                  {slow(100), fast(2000, 0), Broken, "at most 250ms allowed"},
 		"slow, as the stable one is":            {slow(100), slow(1000), Passed, ""},
 		"slow, and the stable one says little":  {slow(100), slow(10), Broken, "at most 250ms allowed"},
-		"slow beyond every bound":               {Sample{counts(0, slices.Repeat([]float64{20}, 100)...), 30 << 20}, fast(100, 0), Broken, "10s of 100"},
+		"slow beyond every bound":               {Sample{Counts: counts(0, slices.Repeat([]float64{20}, 100)...), Memory: 30 << 20}, fast(100, 0), Broken, "10s of 100"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -69,6 +70,55 @@ func TestAnalyse(t *testing.T) {
 				t.Errorf("%s, want %s and %q:\n%s", got, c.want, c.says, said)
 			}
 		})
+	}
+}
+
+// What a query comes to is judged like the rest: what is not one number never passes.
+func TestAnalyseQueries(t *testing.T) {
+	t.Parallel()
+	is := func(v float64) Queried { return Queried{Known: true, Value: v} }
+	away := Queried{Why: "Prometheus is away"}
+	for name, c := range map[string]struct {
+		requests        float64
+		release, stable Queried
+		want            Verdict
+		says            string
+	}{
+		"good":                              {50, is(0.02), is(0.01), Passed, "0.02, at most 0.05 allowed"},
+		"good, at its limit":                {50, is(0.05), is(0), Passed, ""},
+		"good, the stable one is not known": {50, is(0.02), away, Passed, ""},
+		"bad":                               {50, is(0.2), is(0.01), Broken, "0.2, at most 0.05 allowed"},
+		"bad, as the stable one is":         {50, is(0.2), is(0.15), Passed, "at most 0.225 allowed, 1.5 × the stable release's"},
+		"worse than a bad stable one":       {50, is(0.3), is(0.15), Broken, "1.5 × the stable release's"},
+		"bad, the stable one is not known":  {50, is(0.2), away, Inconclusive, "that of the stable release is not known: Prometheus is away"},
+		"bad, the stable one is NaN":        {50, is(0.2), is(math.NaN()), Inconclusive, "the query came to NaN"},
+		"good, of few requests":             {49, is(0), is(0), Inconclusive, "it has answered 49 requests, 50 are needed"},
+		"bad, of few requests":              {49, is(1), is(0), Inconclusive, "50 are needed"},
+		"not known":                         {50, away, is(0), Inconclusive, "is not known: Prometheus is away"},
+		"never asked":                       {50, Queried{}, is(0), Inconclusive, "it was not asked"},
+		"NaN":                               {50, is(math.NaN()), is(0), Inconclusive, "the query came to NaN"},
+		"infinite":                          {50, is(math.Inf(-1)), is(0), Inconclusive, "the query came to -Inf"},
+		"the stable one is infinite":        {50, is(0.2), is(math.Inf(1)), Inconclusive, "the query came to +Inf"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sample := func(q Queried) Sample {
+				return Sample{Counts: Counts{Requests: c.requests}, Queried: map[string]Queried{"slow logins": q}}
+			}
+			got, findings := Analyse([]Rule{{Metric: PromQL, Name: "slow logins", Max: 0.05}}, sample(c.release), sample(c.stable), DefaultMinimum)
+			if got != c.want || findings[0].Rule != "slow logins" || !strings.Contains(findings[0].Detail, c.says) {
+				t.Errorf("%s: %+v, want %s and %q", got, findings, c.want, c.says)
+			}
+		})
+	}
+}
+
+func TestAsk(t *testing.T) {
+	t.Parallel()
+	r := Rule{Query: `rate(x{release="${release}",service="${service}",environment="${environment}"}[${window}])`}
+	if got, want := r.Ask("staging", "student-service", "sha256:12", 75900*time.Millisecond),
+		`rate(x{release="sha256:12",service="student-service",environment="staging"}[75s])`; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 
@@ -154,6 +204,10 @@ func TestRuleFaults(t *testing.T) {
 		"max":            {Metric: ErrorRate, Max: 1, Ratio: 1},
 		"max quantile":   {Metric: Latency, Max: math.NaN(), Ratio: 1},
 		"max ":           {Metric: Memory, Max: 10, Ratio: 1},
+		"name query":     {Metric: PromQL, Query: "up", Ratio: 1},
+		"query max":      {Metric: PromQL, Name: "x", Query: "${release} ${windows}", Max: math.Inf(1), Ratio: 1},
+		"query ":         {Metric: ErrorRate, Name: "x", Ratio: 1},
+		"":               {Metric: PromQL, Name: "x", Query: "x{release='${release}'}[${window}]", Max: -1, Ratio: 1},
 		"quantile ratio": {Metric: ErrorRate, Quantile: .5, Ratio: math.Inf(1)},
 	} {
 		faults := r.faults("rules[2]")

@@ -62,6 +62,8 @@ type Request struct {
 	Freezes []Freeze `json:"freezes,omitempty"`
 	// Thaw says why it is begun in such a time all the same. Empty: it is not.
 	Thaw string `json:"thaw,omitempty"`
+	// Notify are the webhooks that are told of it. Empty: all.
+	Notify []string `json:"notify,omitempty"`
 }
 
 // Strategies.
@@ -181,8 +183,13 @@ func (r Request) Faults() []Fault {
 	if r.ReadyWithin < time.Second || r.ReadyWithin > maxReadyWithin {
 		fault("readyWithin", "%s is not between 1s and %s", r.ReadyWithin, maxReadyWithin)
 	}
+	named := map[string]bool{}
 	for i, rule := range r.Rules {
 		faults = append(faults, rule.faults(fmt.Sprintf("rules[%d]", i))...)
+		if rule.Name != "" && named[rule.Name] {
+			fault(fmt.Sprintf("rules[%d].name", i), "%q is taken", rule.Name)
+		}
+		named[rule.Name] = true
 	}
 	faults = append(faults, FreezeFaults(r.Freezes)...)
 	if r.Minimum < 1 || r.Minimum > maxMinimum {

@@ -6,8 +6,8 @@ import (
 )
 
 // passedPrefixes begin the names of the services' own settings that `sms up` hands on from its environment: how the gateways
-// treat their callers, and whose tokens are taken.
-var passedPrefixes = []string{"GATEWAY_", "IDENTITY_OIDC_", "BACKUP_"}
+// treat their callers, whose tokens are taken, how backups are made, who is told and what is asked.
+var passedPrefixes = []string{"GATEWAY_", "IDENTITY_OIDC_", "BACKUP_", "OPS_WEBHOOKS_", "PROMETHEUS_"}
 
 // Passes reports whether `sms up` hands a setting on to the services.
 func Passes(name string) bool {

@@ -52,7 +52,20 @@ type prometheus struct {
 	address string
 }
 
+// newPrometheus finds gateways through a registry.
 func newPrometheus(t *testing.T, r *processes.Registry) *prometheus {
+	t.Helper()
+	return startPrometheus(t, fmt.Sprintf(`
+- job_name: sms
+  metrics_path: /actuator/prometheus
+  eureka_sd_configs:
+  - {server: "%s/eureka", refresh_interval: 250ms}
+  relabel_configs:
+  - {source_labels: [__meta_eureka_app_name, __meta_eureka_app_instance_status], regex: API-GATEWAY;UP, action: keep}
+`, r.URL))
+}
+
+func startPrometheus(t *testing.T, scrape string) *prometheus {
 	t.Helper()
 	path, err := exec.LookPath("prometheus")
 	if err != nil {
@@ -66,13 +79,7 @@ func newPrometheus(t *testing.T, r *processes.Registry) *prometheus {
 	must(t, os.WriteFile(config, fmt.Appendf(nil, `
 global: {scrape_interval: 250ms, scrape_timeout: 250ms}
 scrape_configs:
-- job_name: sms
-  metrics_path: /actuator/prometheus
-  eureka_sd_configs:
-  - {server: "%s/eureka", refresh_interval: 250ms}
-  relabel_configs:
-  - {source_labels: [__meta_eureka_app_name, __meta_eureka_app_instance_status], regex: API-GATEWAY;UP, action: keep}
-`, r.URL), 0o600))
+%s`, scrape), 0o600))
 	p := &prometheus{t: t, address: processes.FreeAddress(t)}
 	processes.Start(t, exec.Command(path, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+p.address))
 	return p

@@ -2,20 +2,27 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/school-sms/sms/internal/postgres"
 )
 
 // TestPlan takes releases of two services through staging and, once that is approved, through production, under load.
 func TestPlan(t *testing.T) {
 	t.Parallel()
-	p := up(t, newDataDir(t))
+	dataDir := newDataDir(t)
+	told, webhooks := newOffice(t, dataDir)
+	p := up(t, dataDir, "OPS_WEBHOOKS_FILE="+webhooks)
 	var made struct{ StudentID string }
 	p.call(http.MethodPost, "/api/v1/students", student("9000000003")).into(t, &made)
 	student, configuration := releaseOf(t, "student-service", "planned"), releaseOf(t, "configuration-service", "planned")
@@ -26,7 +33,7 @@ func TestPlan(t *testing.T) {
 	}
 
 	plan := filepath.Join(t.TempDir(), "release.yaml")
-	content := "environments: [staging, production]\nsoak: 1s\nweights: [100]\nservices:\n  - {service: student-service, release: " + student + "}\n  - {service: configuration-service, release: " + configuration + "}\n"
+	content := "notify: [office]\nenvironments: [staging, production]\nsoak: 1s\nweights: [100]\nservices:\n  - {service: student-service, release: " + student + "}\n  - {service: configuration-service, release: " + configuration + "}\n"
 	if err := os.WriteFile(plan, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -43,6 +50,7 @@ func TestPlan(t *testing.T) {
 		out := p.mustSMS("rollout", "show", id)
 		return strings.Contains(out, "for an approval of plan"), out
 	})
+	eventually(t, operationWithin, "the office is told that it waits", told("rollout.waiting "+id))
 	if now := p.releases("student-service"); !slices.Equal(now, stable) {
 		t.Errorf("production runs %v before the approval", now)
 	}
@@ -60,6 +68,13 @@ func TestPlan(t *testing.T) {
 		t.Errorf("production runs %v after it", now)
 	}
 	l.endWithin(t, 0)
+	eventually(t, operationWithin, "the office is told that it is done", told("rollout.succeeded "+id))
+	if out, code := p.sms("webhook", "list"); code != 0 || !strings.Contains(out, "office") || strings.Contains(out, "very-secret") {
+		t.Errorf("the webhooks: exit %d\n%s", code, out)
+	}
+	if out, code := p.sms("webhook", "test", "office"); code != 0 {
+		t.Errorf("the test of a webhook: exit %d\n%s", code, out)
+	}
 
 	for want, args := range map[string][]string{
 		"moon":                    {"--env", "moon,production"},
@@ -67,6 +82,7 @@ func TestPlan(t *testing.T) {
 		"neither the absolute":    {"--env", "staging,production", "student-service=sha256:12"},
 		"wieghts: is not a field": {"--plan", badPlan(t)},
 		"is not a time such as":   {"--approve-within", "tomorrow"},
+		"\"ofice\" is no webhook": {"--notify", "ofice"},
 	} {
 		if out, code := p.sms(append([]string{"rollout", "start", "configuration-service=" + configuration}, args...)...); code != 1 || !strings.Contains(out, want) {
 			t.Errorf("%v: exit %d, want %q\n%s", args, code, want, out)
@@ -75,6 +91,42 @@ func TestPlan(t *testing.T) {
 	walkRequestIDs(t, p, configuration)
 	walkSupersede(t, p)
 	p.recordRollouts()
+}
+
+// newOffice is a webhook, and the file that names it; told says whether it has had a message of a type and an id.
+func newOffice(t *testing.T, dataDir string) (told func(what string) func() (bool, string), file string) {
+	t.Helper()
+	var mu sync.Mutex
+	var got []string
+	office := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var m struct {
+			Type string
+			Data struct{ ID string }
+		}
+		if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		got = append(got, m.Type+" "+m.Data.ID)
+	}))
+	t.Cleanup(office.Close)
+	file = filepath.Join(dataDir, "webhooks.yaml")
+	err := os.WriteFile(file, []byte("- {name: office, url: "+office.URL+"/very-secret}\n"), 0o600)
+	if os.Geteuid() == 0 {
+		account, missing := postgres.LookupAccount("sms") // whom the services run under
+		err = errors.Join(err, missing, os.Chown(file, account.UID, account.GID))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(what string) func() (bool, string) {
+		return func() (bool, string) {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Contains(got, what), fmt.Sprint(got)
+		}
+	}, file
 }
 
 // walkRequestIDs sends requests more than once: each is done once.

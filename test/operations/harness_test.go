@@ -32,6 +32,7 @@ import (
 	"github.com/school-sms/sms/internal/backup/backuptest"
 	"github.com/school-sms/sms/internal/child"
 	"github.com/school-sms/sms/internal/identity"
+	"github.com/school-sms/sms/internal/notice"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/postgres"
 	"github.com/school-sms/sms/internal/postgres/pgtest"
@@ -141,7 +142,9 @@ func newPlatformOf(t *testing.T, source backup.Source, address string, makeNames
 	verifier, err := identity.NewVerifier(identity.Config{PublicKey: string(public)})
 	must(t, err)
 	srv := server.New(server.Config{MaxBodyBytes: 1 << 20}, server.Info{Service: "ops-service"}, verifier, log)
-	ops.New(p.client, operation.NewStore(pool), ops.Config{Databases: backup.Sources{p.source}, Promise: 26 * time.Hour,
+	notices, err := notice.NewDeliverer(pool, notice.Config{}, log)
+	must(t, err)
+	ops.New(p.client, operation.NewStore(pool), notices, ops.Config{Databases: backup.Sources{p.source}, Promise: 26 * time.Hour,
 		Gateways: smoketestacts.Gateways{{Environment: "production", URL: p.gateway.URL}}}, log).Mount(srv)
 	p.handler = srv.Engine
 	p.startWorker()
@@ -166,7 +169,9 @@ func newPlatformWithoutTemporal(t *testing.T) *platform {
 	verifier, err := identity.NewVerifier(identity.Config{PublicKey: string(public)})
 	must(t, err)
 	srv := server.New(server.Config{MaxBodyBytes: 1 << 20}, server.Info{Service: "ops-service"}, verifier, log)
-	ops.New(c, operation.NewStore(pool), ops.Config{Databases: backup.Sources{{Database: "student_db", URL: "postgres://x@127.0.0.1/x"}}}, log).Mount(srv)
+	notices, err := notice.NewDeliverer(pool, notice.Config{}, log)
+	must(t, err)
+	ops.New(c, operation.NewStore(pool), notices, ops.Config{Databases: backup.Sources{{Database: "student_db", URL: "postgres://x@127.0.0.1/x"}}}, log).Mount(srv)
 	return &platform{t: t, signer: signer, handler: srv.Engine}
 }
 

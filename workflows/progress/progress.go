@@ -192,8 +192,12 @@ func (p *Progress) revise() {
 	workflow.SetCurrentDetails(p.ctx, p.markdown())
 }
 
+// close ends the current step, and with it what it waited for.
 func (p *Progress) close(state, detail string) {
 	p.moved, p.hint = "", ""
+	if p.record.State == operation.Waiting {
+		p.record.State = operation.Running
+	}
 	if len(p.steps) == 0 {
 		return
 	}

@@ -49,6 +49,14 @@ type control struct {
 // hurried reports whether the present soak is to end at once.
 func (c *control) hurried() bool { return c.skip || c.promoted }
 
+// standing is waiting while somebody holds it.
+func (c *control) standing() string {
+	if c.paused && !c.settled {
+		return operation.Waiting
+	}
+	return operation.Running
+}
+
 // listen takes decisions from now on.
 func (r *run) listen(ctx workflow.Context, cancel workflow.CancelFunc) error {
 	for _, u := range []struct {
@@ -66,7 +74,7 @@ func (r *run) listen(ctx workflow.Context, cancel workflow.CancelFunc) error {
 		}},
 		{PauseUpdate, "Hold the traffic where it is.", func() error { return unless(!r.paused, "it is paused already") }, func(d Decision) {
 			r.paused = true
-			r.Say(operation.Running, fmt.Sprintf("Paused by %s: %s", d.User, d.Reason), nil)
+			r.Say(operation.Waiting, fmt.Sprintf("Paused by %s: %s", d.User, d.Reason), nil)
 		}},
 		{ResumeUpdate, "Go on after a pause.", func() error { return unless(r.paused, "it is not paused") }, func(d Decision) {
 			r.paused = false

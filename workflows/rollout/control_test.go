@@ -37,10 +37,15 @@ func TestPauseHoldsTheTrafficUntilItIsResumed(t *testing.T) {
 	const pause = time.Hour
 	results := []*updateResult{decide(env, first10, PauseUpdate), decide(env, first10+pause, ResumeUpdate)}
 	env.RegisterDelayedCallback(func() {
-		if last := w.last(); w.split[newRelease] != 10 || !strings.Contains(last.Summary, "Paused by meera: because") {
-			t.Errorf("in the pause it has %d %%: %s", w.split[newRelease], last.Summary)
+		if last := w.last(); w.split[newRelease] != 10 || last.State != operation.Waiting || !strings.Contains(last.Summary, "Paused by meera: because") {
+			t.Errorf("in the pause it has %d %%: %s, %s", w.split[newRelease], last.State, last.Summary)
 		}
 	}, first10+pause-time.Second)
+	env.RegisterDelayedCallback(func() {
+		if last := w.last(); last.State != operation.Running {
+			t.Errorf("after the pause it is %s: %s", last.State, last.Summary)
+		}
+	}, first10+pause+time.Second)
 	env.ExecuteWorkflow(Rollout, request())
 	if err := env.GetWorkflowError(); err != nil || w.last().State != operation.Succeeded {
 		t.Fatalf("%v, recorded %s", err, w.last().State)

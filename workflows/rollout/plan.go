@@ -174,7 +174,7 @@ func (r *planRun) forward(ctx workflow.Context) (environment string, err error) 
 func (r *planRun) gate(ctx workflow.Context) error {
 	r.Step("Wait for an approval of plan " + r.outcome.Hash)
 	r.Hint("To let it go on: `sms rollout approve " + r.ID() + " --reason …`, to end it: `sms rollout abort " + r.ID() + " --reason …`.")
-	r.Say(operation.Running, fmt.Sprintf("Waits until %s for an approval of plan %s.", workflow.Now(ctx).Add(r.ApproveWithin).UTC().Format(time.RFC3339), r.outcome.Hash), r.outcome)
+	r.Say(operation.Waiting, fmt.Sprintf("Waits until %s for an approval of plan %s.", workflow.Now(ctx).Add(r.ApproveWithin).UTC().Format(time.RFC3339), r.outcome.Hash), r.outcome)
 	r.waiting = true
 	approved, err := workflow.AwaitWithTimeout(ctx, r.ApproveWithin, func() bool { return r.approved != nil })
 	r.waiting = false
@@ -201,7 +201,7 @@ func (r *planRun) thaw(ctx workflow.Context, environment string) error {
 		if !waited {
 			r.Step("Wait for the end of a freeze of " + environment)
 		}
-		r.Say(operation.Running, fmt.Sprintf("Waits for the end of a freeze of %s: %s.", environment, frozen), r.outcome)
+		r.Say(operation.Waiting, fmt.Sprintf("Waits for the end of a freeze of %s: %s.", environment, frozen), r.outcome)
 		r.frozen = true
 		thawed, err := workflow.AwaitWithTimeout(ctx, frozen.Until.Sub(workflow.Now(ctx)), func() bool { return r.Each.Thaw != "" })
 		r.frozen = false
@@ -322,7 +322,7 @@ func (r *planRun) back(ctx workflow.Context, environment string, cause error) er
 			continue
 		}
 		r.Step(fmt.Sprintf("Roll back: %s in %s", done.Service, environment))
-		in := rollout.Request{Environment: environment, Service: done.Service, RequestedBy: r.RequestedBy, Rollback: true, ReadyWithin: r.Each.ReadyWithin}
+		in := rollout.Request{Environment: environment, Service: done.Service, RequestedBy: r.RequestedBy, Rollback: true, ReadyWithin: r.Each.ReadyWithin, Notify: r.Each.Notify}
 		id, err := r.roll(ctx, in)
 		if err != nil {
 			summary := fmt.Sprintf("%s; and %s in %s could not be rolled back: %s.", progress.Sentence(reason), done.Service, environment, why(err))

@@ -104,6 +104,13 @@ func TestPlanGoesThroughItsEnvironmentsAndItsGate(t *testing.T) {
 	early := w.approve(env, 5*time.Second, "meera", w.hash)
 	wrong := w.approve(env, time.Hour, "meera", func() string { return "another" })
 	right := w.approve(env, 2*time.Hour, "meera", w.hash)
+	for after, want := range map[time.Duration]string{time.Hour: operation.Waiting, 2*time.Hour + time.Second: operation.Running} {
+		env.RegisterDelayedCallback(func() {
+			if last := w.last(); last.State != want {
+				t.Errorf("after %s it is %s, want %s: %s", after, last.State, want, last.Summary)
+			}
+		}, after)
+	}
 	env.ExecuteWorkflow(RolloutPlan, plan())
 	if err := env.GetWorkflowError(); err != nil || w.last().State != operation.Succeeded {
 		t.Fatalf("%v, recorded %s: %s", err, w.last().State, w.last().Summary)

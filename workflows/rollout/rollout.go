@@ -431,7 +431,7 @@ func (r *run) shift(ctx workflow.Context, weight int) error {
 		return err
 	}
 	r.outcome.Weight = weight
-	r.Say(operation.Running, r.Record().Summary, r.outcome)
+	r.Say(r.standing(), r.Record().Summary, r.outcome)
 	return nil
 }
 

@@ -123,7 +123,10 @@ func (w *world) environment() *testsuite.TestWorkflowEnvironment {
 		}
 		return activities.Analysis{}, activity.ErrResultPending
 	})
-	register("AnalyseRelease", func(activities.WatchInput) (activities.Analysis, error) {
+	register("AnalyseRelease", func(in activities.WatchInput) (activities.Analysis, error) {
+		if in.Since.IsZero() {
+			w.t.Error("it is not said since when the release has had its share")
+		}
 		analysis := activities.Analysis{Verdict: w.verdict}
 		if w.verdict != rollout.Passed {
 			analysis.Unread = "no gateway is registered"
@@ -274,7 +277,7 @@ func TestWhatCannotBeSaidToBeGoodIsPutBack(t *testing.T) {
 	env.ExecuteWorkflow(Rollout, request())
 	w.restored()
 	paused := slices.ContainsFunc(w.records, func(r operation.Record) bool {
-		return !r.Ended() && strings.Contains(r.Summary, "Paused, because") && strings.Contains(r.Summary, "no gateway is registered")
+		return r.State == operation.Waiting && strings.Contains(r.Summary, "Paused, because") && strings.Contains(r.Summary, "no gateway is registered")
 	})
 	last := w.last()
 	if last.State != RolledBack || !strings.Contains(last.Summary, "could not be said within 5m0s that the release is good: no gateway is registered") || !paused {

@@ -27,6 +27,7 @@ func (r *run) soak(ctx workflow.Context, shift func() error) (activities.Analysi
 	if err := shift(); err != nil {
 		return activities.Analysis{}, err
 	}
+	in.Since = workflow.Now(ctx)
 	r.soaking, r.skip = true, false
 	defer func() { r.soaking = false }()
 	if err := r.watch(ctx, in, false, r.Soak); err != nil {
@@ -36,7 +37,7 @@ func (r *run) soak(ctx workflow.Context, shift func() error) (activities.Analysi
 	if err != nil || analysis.Verdict == rollout.Passed || r.hurried() {
 		return analysis, err
 	}
-	r.Say(operation.Running, "Paused, because it cannot be said that the release is good: "+analysis.String(), nil)
+	r.Say(operation.Waiting, "Paused, because it cannot be said that the release is good: "+analysis.String(), nil)
 	if err := r.watch(ctx, in, true, r.SureWithin); err != nil {
 		return analysis, err
 	}

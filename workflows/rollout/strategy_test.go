@@ -119,8 +119,8 @@ func TestAPlanWaitsForTheEndOfAFreeze(t *testing.T) {
 			}
 			early := decide(env, time.Second, ThawUpdate) // in staging, which is not frozen
 			env.RegisterDelayedCallback(func() {
-				if last := w.last(); !strings.Contains(last.Summary, "nobody is there") {
-					t.Errorf("while it waits it says %s", last.Summary)
+				if last := w.last(); last.State != operation.Waiting || !strings.Contains(last.Summary, "nobody is there") {
+					t.Errorf("while it waits it is %s: %s", last.State, last.Summary)
 				}
 			}, time.Hour-time.Second)
 			env.ExecuteWorkflow(RolloutPlan, in)

@@ -1,0 +1,155 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/api"
+	prometheus "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
+
+	"github.com/school-sms/sms/internal/rollout"
+)
+
+// Prometheus is a server that is asked what rules have queries for.
+type Prometheus struct {
+	// URL of the server, or of another that has its HTTP API. Empty: there is none.
+	URL string `env:"PROMETHEUS_URL"`
+	// TokenFile holds a bearer token, read at each query. Empty: none is sent.
+	TokenFile string `env:"PROMETHEUS_TOKEN_FILE"`
+	// Timeout bounds all queries of one look: below the 10 s within which a watch must say that it is alive.
+	Timeout time.Duration `env:"PROMETHEUS_TIMEOUT" envDefault:"3s"`
+	// MinWindow is how long a release must have had its share of the traffic before it is asked about: a rate needs two scrapes, and four
+	// make it steady. The default is for a scrape each 15 s.
+	MinWindow time.Duration `env:"PROMETHEUS_MIN_WINDOW" envDefault:"1m"`
+}
+
+const (
+	maxPrometheusTimeout = 5 * time.Second
+	maxMinWindow         = time.Hour
+)
+
+// Check names every fault.
+func (p Prometheus) Check() error {
+	var faults []error
+	if u, err := url.Parse(p.URL); p.URL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil) {
+		faults = append(faults, errors.New("PROMETHEUS_URL: want http:// or https:// and a host, and no password: a token goes into PROMETHEUS_TOKEN_FILE"))
+	}
+	if p.Timeout <= 0 || p.Timeout > maxPrometheusTimeout {
+		faults = append(faults, fmt.Errorf("PROMETHEUS_TIMEOUT: %s is not above 0 and at most %s", p.Timeout, maxPrometheusTimeout))
+	}
+	if p.MinWindow < time.Second || p.MinWindow > maxMinWindow {
+		faults = append(faults, fmt.Errorf("PROMETHEUS_MIN_WINDOW: %s is not between 1s and %s", p.MinWindow, maxMinWindow))
+	}
+	return errors.Join(faults...)
+}
+
+// Query asks what PromQL rules want to know, of both releases and all at once. The answers are by release and rule: there is one to each.
+func (p Prometheus) Query(ctx context.Context, in WatchInput) map[string]map[string]rollout.Queried {
+	answers := map[string]map[string]rollout.Queried{in.Release: {}, in.Stable: {}}
+	window := time.Since(in.Since)
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	var asking sync.WaitGroup
+	var mu sync.Mutex
+	for _, rule := range in.Rules {
+		if rule.Metric != rollout.PromQL {
+			continue
+		}
+		for release := range answers {
+			asking.Go(func() {
+				value, err := p.ask(ctx, rule.Ask(in.Environment, in.Service.Service, release, window), window)
+				answer := rollout.Queried{Known: err == nil, Value: value}
+				if err != nil {
+					answer.Why = short(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				answers[release][rule.Name] = answer
+			})
+		}
+	}
+	asking.Wait()
+	return answers
+}
+
+// ask returns the one number that a query comes to.
+func (p Prometheus) ask(ctx context.Context, query string, window time.Duration) (float64, error) {
+	switch {
+	case p.URL == "":
+		return 0, errors.New("there is no Prometheus to ask: PROMETHEUS_URL is not set")
+	case window < p.MinWindow:
+		return 0, fmt.Errorf("it has had its share of the traffic for less than %s", p.MinWindow)
+	}
+	client, err := api.NewClient(api.Config{Address: p.URL, Client: &http.Client{Transport: bearer(p.TokenFile), CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse // who else may answer is not for the server to say, nor who gets the token
+	}}})
+	if err != nil {
+		return 0, err
+	}
+	value, warnings, _, err := prometheus.NewAPI(client).Query(ctx, query, time.Time{}, prometheus.WithTimeout(p.Timeout), prometheus.WithLimit(2))
+	switch {
+	case ctx.Err() != nil:
+		return 0, fmt.Errorf("Prometheus did not answer within %s", p.Timeout)
+	case err != nil:
+		return 0, fmt.Errorf("Prometheus: %w", err)
+	}
+	number, err := single(value)
+	if err == nil && len(warnings) > 0 {
+		err = fmt.Errorf("Prometheus warns: %s", strings.Join(warnings, "; "))
+	}
+	return number, err
+}
+
+// single is the one number of an answer.
+func single(value model.Value) (float64, error) {
+	switch v := value.(type) {
+	case *model.Scalar:
+		return float64(v.Value), nil
+	case model.Vector:
+		switch {
+		case len(v) == 0:
+			return 0, errors.New("the query came to nothing")
+		case len(v) > 1:
+			return 0, errors.New("the query came to several numbers: sum them up, or choose one")
+		case v[0].Histogram != nil:
+			return 0, errors.New("the query came to a histogram, not to a number")
+		}
+		return float64(v[0].Value), nil
+	}
+	return 0, fmt.Errorf("the query came to a %s, not to a number", value.Type())
+}
+
+// bearer is the file of the token that requests are sent with; empty: without.
+type bearer string
+
+// RoundTrip implements http.RoundTripper.
+func (file bearer) RoundTrip(req *http.Request) (*http.Response, error) {
+	if file != "" {
+		token, err := os.ReadFile(string(file))
+		if err != nil {
+			return nil, fmt.Errorf("read PROMETHEUS_TOKEN_FILE: %w", err)
+		}
+		req = req.Clone(req.Context())
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	}
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+// longestReason is how many bytes of what a server says go into records, which are for people.
+const longestReason = 300
+
+func short(err error) string {
+	text := strings.ToValidUTF8(err.Error(), "")
+	if len(text) > longestReason {
+		text = strings.ToValidUTF8(text[:longestReason], "") + "…"
+	}
+	return text
+}
