@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// blackHole is for how long the target is black-holed at each step, such as 10m. Unset: until the rollout says so.
+// blackHole is for how long the target is black-holed at each step, such as 10m, or at one, such as "10m@WatchRelease 1". Unset: until the
+// rollout says so.
 const blackHole = "SMS_BLACK_HOLE"
 
 // asksTarget are the activities at which the target is black-holed. AnalyseRelease comes in the hole of WatchRelease.
@@ -39,8 +40,9 @@ func throughProxy(t *testing.T, target **proxy) func(dataDir string) string {
 // decided and the rollout says who does not answer; afterwards it goes on, and nothing was done twice.
 func TestBlackHoledTarget(t *testing.T) {
 	t.Parallel()
-	long, err := time.ParseDuration(os.Getenv(blackHole))
-	if err != nil && os.Getenv(blackHole) != "" {
+	within, at, _ := strings.Cut(os.Getenv(blackHole), "@")
+	long, err := time.ParseDuration(within)
+	if err != nil && within != "" {
 		t.Fatalf("%s: %v", blackHole, err)
 	}
 	b := buildAll(t)
@@ -49,7 +51,9 @@ func TestBlackHoledTarget(t *testing.T) {
 			t.Parallel()
 			var target *proxy
 			k := newKilling(t, b, throughProxy(t, &target))
-			steps := slices.DeleteFunc(k.undisturbed(bad), func(s step) bool { return !slices.Contains(asksTarget, s.activity) })
+			steps := slices.DeleteFunc(k.undisturbed(bad), func(s step) bool {
+				return !slices.Contains(asksTarget, s.activity) || !strings.Contains(fmt.Sprint(s.activity, " ", s.nth), at)
+			})
 			if len(steps) == 0 {
 				t.Fatal("the target is asked at no step")
 			}

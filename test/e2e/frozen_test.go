@@ -42,6 +42,9 @@ func TestFrozenWorkerIsFenced(t *testing.T) {
 			id := k.start(r)
 			write := await(t, operationWithin, w.request, w.via.held)
 			frozen := k.last(w.activity).PID
+			if frozen == 0 {
+				t.Fatalf("no worker has said that it is in %s", w.activity)
+			}
 			if err := syscall.Kill(frozen, syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}

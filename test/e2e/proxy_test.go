@@ -84,40 +84,9 @@ func (p *proxy) look(said string) (swallowed bool, held *late) {
 
 func (p *proxy) serve(client net.Conn) {
 	defer client.Close()
-	p.mu.Lock()
-	to := p.server
-	p.mu.Unlock()
-	server, err := net.Dial(p.network, to)
-	if err != nil {
-		return
-	}
-	defer server.Close()
+	var server net.Conn
 	gone := make(chan struct{})
 	defer close(gone)
-	var answered sync.Mutex
-	var expected *late
-	go func() {
-		defer client.Close()
-		buf := make([]byte, 64<<10)
-		for {
-			n, err := server.Read(buf)
-			if err != nil {
-				return
-			}
-			if swallowed, _ := p.look(""); swallowed {
-				<-gone // the client waits for an answer that never comes
-				return
-			}
-			answered.Lock()
-			if expected != nil {
-				line, _, _ := strings.Cut(string(buf[:n]), "\r\n")
-				expected.answer <- line
-				expected = nil
-			}
-			answered.Unlock()
-			_, _ = client.Write(buf[:n]) // who has gone does not hear it
-		}
-	}()
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := client.Read(buf)
@@ -131,12 +100,44 @@ func (p *proxy) serve(client net.Conn) {
 		}
 		if held != nil {
 			<-held.deliver
-			answered.Lock()
-			expected = held
-			answered.Unlock()
+		}
+		if server == nil || held != nil { // a server does not wait long for the first word
+			if server, err = p.dial(); err != nil {
+				return
+			}
+			defer server.Close()
+			go p.answer(server, client, held, gone)
 		}
 		if _, err := server.Write(buf[:n]); err != nil {
 			return
 		}
+	}
+}
+
+func (p *proxy) dial() (net.Conn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return net.Dial(p.network, p.server)
+}
+
+// answer passes on what the server says, of which the first line is that to a held request.
+func (p *proxy) answer(server, client net.Conn, held *late, gone <-chan struct{}) {
+	defer client.Close()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := server.Read(buf)
+		if swallowed, _ := p.look(""); swallowed {
+			<-gone // the client waits for an answer that never comes
+			return
+		}
+		if held != nil {
+			line, _, _ := strings.Cut(string(buf[:n]), "\r\n")
+			held.answer <- line
+			held = nil
+		}
+		if err != nil {
+			return
+		}
+		_, _ = client.Write(buf[:n]) // who has gone does not hear it
 	}
 }
