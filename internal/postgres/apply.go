@@ -54,7 +54,7 @@ func ApplyMigrations(ctx context.Context, c Config, migrations fs.FS, kind migra
 	if len(next) == 0 {
 		return plan, nil
 	}
-	c.LockTimeout = limits.LockTimeout
+	c.LockTimeout = limits.Patience // until apply says otherwise: another one who migrates keeps no traffic waiting
 	m, err := openMigrator(ctx, c, migrations)
 	if err != nil {
 		return plan, err

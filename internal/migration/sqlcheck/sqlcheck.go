@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/wasilibs/go-pgquery/parser"
 )
@@ -20,6 +21,9 @@ import (
 func WithoutTx(sql string) bool { return withoutTx.MatchString(sql) }
 
 var withoutTx = regexp.MustCompile(`(?m)^---- tern: disable-tx ----$`)
+
+// oneGrammar is held while a grammar is in use: for each that is in use at once, the library compiles another.
+var oneGrammar sync.Mutex
 
 // Checker looks into the migrations of one database, one after the other.
 type Checker struct {
@@ -34,7 +38,9 @@ func New() *Checker { return &Checker{notNull: map[string]string{}, checked: map
 
 // Check says what in the next migration is not expand-only.
 func (c *Checker) Check(sql string) []string {
+	oneGrammar.Lock()
 	parsed, err := parser.ParseToJSON(sql)
+	oneGrammar.Unlock()
 	if err != nil {
 		return []string{"it cannot be read: " + err.Error()}
 	}
