@@ -10,11 +10,13 @@ import (
 
 	rolloutacts "github.com/school-sms/sms/activities/rollout"
 	smoketestacts "github.com/school-sms/sms/activities/smoketest"
+	"github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/discovery"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/rollout"
 	"github.com/school-sms/sms/internal/schedule"
 	"github.com/school-sms/sms/internal/target/process"
+	"github.com/school-sms/sms/internal/temporalclient"
 	rolloutflow "github.com/school-sms/sms/workflows/rollout"
 )
 
@@ -56,7 +58,7 @@ func (c RolloutConfig) Check() error {
 }
 
 // RolloutRegistration adds rollouts on the process target.
-func RolloutRegistration(cfg RolloutConfig, registry discovery.Config, smoke smoketestacts.Config, store *operation.Store) Registration {
+func RolloutRegistration(cfg RolloutConfig, registry discovery.Config, smoke smoketestacts.Config, backups backup.Config, store *operation.Store, liveness temporalclient.Liveness) Registration {
 	return func(w worker.Registry) {
 		if cfg.TargetSocket == "" {
 			return
@@ -67,6 +69,7 @@ func RolloutRegistration(cfg RolloutConfig, registry discovery.Config, smoke smo
 		w.RegisterActivity(&rolloutacts.Activities{
 			Target: process.NewClient(cfg.TargetSocket), Traffic: discovery.NewClient(registry), User: cfg.User, ProveIn: cfg.ProveIn,
 			HTTP: &http.Client{Timeout: cfg.MetricsTimeout}, Promotions: store,
+			BackedUp: backups.Databases.Names(), Backups: store, Liveness: liveness,
 			Probes: rolloutacts.Probes{Door: smoke.Gateways.URL, TokenFile: smoke.TokenFile, PerSecond: cfg.Probes, Timeout: cfg.ProbeTimeout},
 		})
 	}

@@ -52,6 +52,10 @@ type Activities struct {
 	Promotions Promotions
 	// ProveIn is the environment that must run a release before production may. Empty: none.
 	ProveIn string
+	// BackedUp are the databases of which backups can be taken.
+	BackedUp []string
+	Backups  Backups
+	Liveness Liveness
 }
 
 // ImportInput names a release as the operator did.

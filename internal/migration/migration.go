@@ -81,8 +81,8 @@ func (p Plan) Faults() []string {
 		case m.Kind == Contract && contract == nil:
 			contract = &p.Pending[i]
 		case m.Kind == Expand && contract != nil:
-			faults = append(faults, fmt.Sprintf("%s has to wait for contract step %s, which runs only once no older release is left: "+
-				"roll out a release that ends with %s first, or the one that runs again if %s is pending since its rollout", m.Name, contract.Name, contract.Name, contract.Name))
+			faults = append(faults, fmt.Sprintf("%s comes after contract step %s, which runs only once no older release is left: "+
+				"roll out the release that ends with that step first, again if it runs already", m.Name, contract.Name))
 		}
 	}
 	return faults

@@ -54,8 +54,12 @@ func ApplyMigrations(ctx context.Context, c Config, migrations fs.FS, kind migra
 	if len(next) == 0 {
 		return plan, nil
 	}
-	c.LockTimeout = limits.Patience // until apply says otherwise: another one who migrates keeps no traffic waiting
-	m, err := openMigrator(ctx, c, migrations)
+	c.LockTimeout = limits.LockTimeout
+	var m *migrator
+	err = limits.try(ctx, "the lock of all migrations", func() (err error) {
+		m, err = openMigrator(ctx, c, migrations)
+		return err
+	})
 	if err != nil {
 		return plan, err
 	}
@@ -81,23 +85,31 @@ func (m *migrator) apply(ctx context.Context, one migration.Migration, limits Li
 	if len(one.Findings) == 0 && sqlcheck.WithoutTx(m.Migrations[one.Number-1].UpSQL) {
 		wait = limits.Patience // what is made concurrently keeps nobody waiting while it waits itself
 	}
+	return limits.try(ctx, one.Name, func() error {
+		if _, err := m.conn.Exec(ctx, "select set_config('lock_timeout', $1, false)", milliseconds(wait)); err != nil {
+			return err
+		}
+		err := m.MigrateTo(ctx, one.Number)
+		if _, passed := errors.AsType[migrate.IrreversibleMigrationError](err); passed {
+			return nil // somebody else has run it since, and more
+		}
+		return err
+	})
+}
+
+// try does something again while others hold its locks, until patience ends.
+func (l Limits) try(ctx context.Context, what string, do func() error) error {
 	began := time.Now()
 	for try := 1; ; try++ {
-		_, err := m.conn.Exec(ctx, "select set_config('lock_timeout', $1, false)", milliseconds(wait))
-		if err == nil {
-			err = m.MigrateTo(ctx, one.Number)
-		}
-		if _, passed := errors.AsType[migrate.IrreversibleMigrationError](err); err == nil || passed {
-			return nil // passed: somebody else has run it since, and more
-		}
+		err := do()
 		switch {
 		case !inTheWay(err):
 			return err
-		case time.Since(began)+limits.Pause > limits.Patience:
-			return fmt.Errorf("%s was tried %d times in %s: %w (%s)", one.Name, try, time.Since(began).Round(time.Millisecond), ErrLocked, err)
+		case time.Since(began)+l.Pause > l.Patience:
+			return fmt.Errorf("%s was tried %d times in %s: %w (%s)", what, try, time.Since(began).Round(time.Millisecond), ErrLocked, err)
 		}
 		select {
-		case <-time.After(limits.Pause):
+		case <-time.After(l.Pause):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
