@@ -78,8 +78,8 @@ func (f *fleet) migrate(ctx context.Context, environment, service, release, flag
 		return migration.Plan{}, fmt.Errorf("%s of %s was ended: %w", migration.Command, service, ctx.Err())
 	}
 	var answer migration.Answer
-	if err := json.Unmarshal(out.Bytes(), &answer); err != nil || answer.Plan == nil && answer.Error == "" {
-		said := cmp.Or(string(bytes.TrimSpace(complaints.Bytes())), "nothing")
+	if err := json.Unmarshal(out.kept, &answer); err != nil || answer.Plan == nil && answer.Error == "" {
+		said := cmp.Or(string(bytes.TrimSpace(complaints.kept)), "nothing")
 		return migration.Plan{Untold: fmt.Sprintf("it does not answer %s %s (%v), and says %s", migration.Command, flag, ended, said)}, nil
 	}
 	switch {
@@ -100,11 +100,11 @@ func onlyDatabase(given []string) []string {
 
 // limited keeps the beginning of what is written to it.
 type limited struct {
-	bytes.Buffer
+	kept []byte
 	most int
 }
 
 func (l *limited) Write(p []byte) (int, error) {
-	l.Buffer.Write(p[:min(len(p), l.most-l.Len())])
+	l.kept = append(l.kept, p[:min(len(p), l.most-len(l.kept))]...)
 	return len(p), nil
 }
