@@ -67,7 +67,7 @@ const migrateAgain = 500 * time.Millisecond
 // without which the service is not ready, nor with a schema that is older than it needs. When the configuration says so, the
 // migrations are applied at start. Run does so without serving when it is asked to.
 func Database(application string, migrations fs.FS) fx.Option {
-	return migrated{migrations: migrations, Option: fx.Options(
+	return migrated{migrate: newMigrator(migrations), Option: fx.Options(
 		Settings[postgres.Config](),
 		fx.Provide(func(lc fx.Lifecycle, cfg postgres.Config) (*postgres.DB, *pgxpool.Pool, error) {
 			db, err := postgres.OpenDB(context.Background(), cfg, application)
@@ -91,16 +91,16 @@ func Database(application string, migrations fs.FS) fx.Option {
 		fx.Invoke((*Server).UseDatabase),
 		fx.Invoke(func(s *Server, db *postgres.DB) error {
 			needed, err := postgres.NeededVersion(migrations)
-			s.requireSchema(db, needed)
+			requireSchema(s, db, needed)
 			return err
 		}),
 	)}
 }
 
-// migrated are options in which Run finds the migrations.
+// migrated are options in which Run finds how to migrate. So programs without a database are built without what that takes.
 type migrated struct {
 	fx.Option
-	migrations fs.FS
+	migrate migrator
 }
 
 func migrate(ctx context.Context, cfg postgres.Config, migrations fs.FS) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -36,7 +35,7 @@ const stopMargin = 10 * time.Second
 func Run(opts ...fx.Option) {
 	if len(os.Args) > 1 && os.Args[1] == migration.Command {
 		ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		os.Exit(runMigrations(ctx, os.Stdout, os.Args[2:], migrationsOf(opts)))
+		os.Exit(runMigrations(ctx, os.Stdout, os.Args[2:], migratorOf(opts)))
 	}
 	os.Exit(run(os.Stderr, filepath.Base(os.Args[0]), opts...))
 }
@@ -68,11 +67,11 @@ func run(stderr io.Writer, process string, opts ...fx.Option) int {
 	return end.ExitCode
 }
 
-// migrationsOf are those of Database among the options; nil: there are none.
-func migrationsOf(opts []fx.Option) fs.FS {
+// migratorOf is that of Database among the options; nil: there is none.
+func migratorOf(opts []fx.Option) migrator {
 	for _, opt := range opts {
 		if m, ok := opt.(migrated); ok {
-			return m.migrations
+			return m.migrate
 		}
 	}
 	return nil
