@@ -32,6 +32,7 @@ import (
 	"github.com/school-sms/sms/api/ops"
 	"github.com/school-sms/sms/internal/child"
 	"github.com/school-sms/sms/internal/discovery"
+	"github.com/school-sms/sms/internal/migration"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/rollout"
 	"github.com/school-sms/sms/internal/standalone"
@@ -366,6 +367,14 @@ func (d *dummies) Status(_ context.Context, environment, service string) (target
 		observed.Instances = append(observed.Instances, target.Instance{Name: service + "-" + release[len("sha256:"):][:12], Release: release, Ready: true})
 	}
 	return observed, nil
+}
+
+func (d *dummies) Migrations(context.Context, string, string, string) (migration.Plan, error) {
+	return migration.Plan{}, nil // they have no database
+}
+
+func (d *dummies) Migrate(context.Context, target.Migration) (migration.Plan, error) {
+	return migration.Plan{}, nil
 }
 
 func resident1(pid int) float64 {

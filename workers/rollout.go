@@ -11,11 +11,13 @@ import (
 
 	rolloutacts "github.com/school-sms/sms/activities/rollout"
 	smoketestacts "github.com/school-sms/sms/activities/smoketest"
+	"github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/discovery"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/rollout"
 	"github.com/school-sms/sms/internal/schedule"
 	"github.com/school-sms/sms/internal/target/process"
+	"github.com/school-sms/sms/internal/temporalclient"
 	rolloutflow "github.com/school-sms/sms/workflows/rollout"
 )
 
@@ -64,7 +66,8 @@ func (c RolloutConfig) Check() error {
 }
 
 // RolloutRegistration adds rollouts on the process target.
-func RolloutRegistration(cfg RolloutConfig, registry discovery.Config, smoke smoketestacts.Config, store *operation.Store, temporal client.Client) Registration {
+func RolloutRegistration(cfg RolloutConfig, registry discovery.Config, smoke smoketestacts.Config, backups backup.Config, store *operation.Store, temporal client.Client,
+	liveness temporalclient.Liveness) Registration {
 	return func(w worker.Registry) {
 		if cfg.TargetSocket == "" {
 			return
@@ -77,6 +80,7 @@ func RolloutRegistration(cfg RolloutConfig, registry discovery.Config, smoke smo
 			Target: process.NewClient(cfg.TargetSocket), Traffic: discovery.NewClient(registry), User: cfg.User, ProveIn: cfg.ProveIn,
 			Temporal: temporal, Freezes: cfg.Freezes, Prometheus: cfg.Prometheus,
 			HTTP: &http.Client{Timeout: cfg.MetricsTimeout}, Promotions: store,
+			BackedUp: backups.Databases.Names(), Backups: store, Liveness: liveness,
 			Probes: rolloutacts.Probes{Door: smoke.Gateways.URL, TokenFile: smoke.TokenFile, PerSecond: cfg.Probes, Timeout: cfg.ProbeTimeout},
 		})
 	}

@@ -58,6 +58,10 @@ type Activities struct {
 	Prometheus Prometheus
 	// ProveIn is the environment that must run a release before production may. Empty: none.
 	ProveIn string
+	// BackedUp are the databases of which backups can be taken.
+	BackedUp []string
+	Backups  Backups
+	Liveness Liveness
 }
 
 // ImportInput names a release as the operator did.
@@ -199,9 +203,21 @@ type Progress struct {
 // awayError says that somebody who is asked does not answer, which says nothing of the release.
 type awayError struct{ error }
 
-// poll looks at a service until nothing is to be waited for, and tells what it waits for. It fails with NotReadyType when that takes longer
-// than within, unless that is 0. The time does not run while the target, or whom look asks, is away.
+// poll looks at a service until nothing is to be waited for, as repeat does.
 func (a *Activities) poll(ctx context.Context, of Service, within time.Duration, look func(target.Observed) (waiting string, err error)) error {
+	return repeat(ctx, within, func() (Progress, error) {
+		observed, err := a.Target.Status(ctx, of.Environment, of.Service)
+		if err != nil {
+			return Progress{}, awayError{fmt.Errorf("the target does not answer: %w", err)}
+		}
+		waiting, err := look(observed)
+		return Progress{WaitingFor: waiting, Instances: observed.Instances}, err
+	})
+}
+
+// repeat looks until nothing is to be waited for, and tells what it waits for. It fails with NotReadyType when that takes longer than within,
+// unless that is 0. The time does not run while somebody who is asked is away.
+func repeat(ctx context.Context, within time.Duration, look func() (Progress, error)) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	deadline := &time.Timer{}
@@ -210,13 +226,7 @@ func (a *Activities) poll(ctx context.Context, of Service, within time.Duration,
 		defer deadline.Stop()
 	}
 	for {
-		now := Progress{}
-		observed, err := a.Target.Status(ctx, of.Environment, of.Service)
-		if err != nil {
-			err = awayError{fmt.Errorf("the target does not answer: %w", err)}
-		} else {
-			now.WaitingFor, err = look(observed)
-		}
+		now, err := look()
 		if away, is := errors.AsType[awayError](err); is {
 			now.WaitingFor = away.Error()
 			if within > 0 {
@@ -225,7 +235,6 @@ func (a *Activities) poll(ctx context.Context, of Service, within time.Duration,
 		} else if now.WaitingFor == "" || err != nil {
 			return err
 		}
-		now.Instances = observed.Instances
 		activity.RecordHeartbeat(ctx, now)
 		select {
 		case <-tick.C:

@@ -64,9 +64,10 @@ func newVerifier(lc fx.Lifecycle, cfg identity.Config) (*identity.Verifier, erro
 const migrateAgain = 500 * time.Millisecond
 
 // Database provides a *postgres.DB, and the *pgxpool.Pool of its primary, to the database of the environment's postgres.Config,
-// without which the service is not ready. When the configuration says so, the migrations are applied at start.
+// without which the service is not ready, nor with a schema that is older than it needs. When the configuration says so, the
+// migrations are applied at start. Run does so without serving when it is asked to.
 func Database(application string, migrations fs.FS) fx.Option {
-	return fx.Options(
+	return migrated{migrate: newMigrator(migrations), Option: fx.Options(
 		Settings[postgres.Config](),
 		fx.Provide(func(lc fx.Lifecycle, cfg postgres.Config) (*postgres.DB, *pgxpool.Pool, error) {
 			db, err := postgres.OpenDB(context.Background(), cfg, application)
@@ -88,7 +89,18 @@ func Database(application string, migrations fs.FS) fx.Option {
 			return db, db.Pool, nil
 		}),
 		fx.Invoke((*Server).UseDatabase),
-	)
+		fx.Invoke(func(s *Server, db *postgres.DB) error {
+			needed, err := postgres.NeededVersion(migrations)
+			requireSchema(s, db, needed)
+			return err
+		}),
+	)}
+}
+
+// migrated are options in which Run finds how to migrate. So programs without a database are built without what that takes.
+type migrated struct {
+	fx.Option
+	migrate migrator
 }
 
 func migrate(ctx context.Context, cfg postgres.Config, migrations fs.FS) error {

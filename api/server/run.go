@@ -10,12 +10,14 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.uber.org/dig"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
 
+	"github.com/school-sms/sms/internal/migration"
 	"github.com/school-sms/sms/internal/settings"
 )
 
@@ -28,7 +30,13 @@ const stopMargin = 10 * time.Second
 // On SIGTERM it hands over and drains, see Server.Stop. SIGINT, then or instead, says that everything ends: there is nobody to hand
 // over to, and no idle connection to wait for. The time to stop is what the server may take and a margin; fx.StopTimeout among
 // opts overrides it.
+//
+// With the argument `migrate` the process looks at the schema of its database, or changes it, and ends: see migration.Command.
 func Run(opts ...fx.Option) {
+	if len(os.Args) > 1 && os.Args[1] == migration.Command {
+		ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		os.Exit(runMigrations(ctx, os.Stdout, os.Args[2:], migratorOf(opts)))
+	}
 	os.Exit(run(os.Stderr, filepath.Base(os.Args[0]), opts...))
 }
 
@@ -57,6 +65,16 @@ func run(stderr io.Writer, process string, opts ...fx.Option) int {
 		return 1
 	}
 	return end.ExitCode
+}
+
+// migratorOf is that of Database among the options; nil: there is none.
+func migratorOf(opts []fx.Option) migrator {
+	for _, opt := range opts {
+		if m, ok := opt.(migrated); ok {
+			return m.migrate
+		}
+	}
+	return nil
 }
 
 // interrupted returns a channel that is closed at the first SIGINT.

@@ -39,7 +39,8 @@ type Config struct {
 	IdleInTransactionTimeout time.Duration `env:"DATABASE_IDLE_IN_TRANSACTION_TIMEOUT" envDefault:"60s"`
 	// ConnectTimeout is how long one attempt to connect may take.
 	ConnectTimeout time.Duration `env:"DATABASE_CONNECT_TIMEOUT" envDefault:"5s"`
-	// Migrate applies pending migrations at start. Off under `sms up`, which has applied them before it starts a service.
+	// Migrate applies pending migrations at start, contract steps too: for where no other release serves meanwhile. Off under `sms up`,
+	// which has applied them before it starts a service, and where rollouts apply those of a new release.
 	Migrate bool `env:"DATABASE_MIGRATE" envDefault:"false"`
 
 	// ReplicaURL of a streaming replica, which takes reads; the role and its password are the primary's. Empty means none.

@@ -44,6 +44,18 @@ func configurationDatabase(environment string) database {
 	return database{"configuration_db" + suffix(environment), "configuration_service" + suffix(environment), migrations.Configuration()}
 }
 
+// serviceDatabase is the database of a service that rollouts act on; ok is false when it has none.
+func serviceDatabase(environment, service string) (db database, ok bool) {
+	switch service {
+	case "student-service":
+		return studentDatabase(environment), true
+	case "configuration-service":
+		return configurationDatabase(environment), true
+	default:
+		return database{}, false
+	}
+}
+
 var (
 	registryDatabase   = database{"registry_db", "registry_service", migrations.Registry()}
 	opsDatabase        = database{"ops_db", "ops_service", migrations.Ops()}

@@ -3,8 +3,11 @@ package standalone
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -309,9 +312,32 @@ func probeReadiness(ctx context.Context, port int) error {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("its readiness answers %d", res.StatusCode)
+		return fmt.Errorf("its readiness answers %d%s", res.StatusCode, unwell(res.Body))
 	}
 	return nil
+}
+
+// unwell says which components of an answer of a readiness are not up, and what they say of it.
+func unwell(body io.Reader) string {
+	var health struct {
+		Components map[string]struct {
+			Status  string
+			Details map[string]any
+		}
+	}
+	if json.NewDecoder(io.LimitReader(body, mostSaid)).Decode(&health) != nil {
+		return ""
+	}
+	var all string
+	for _, name := range slices.Sorted(maps.Keys(health.Components)) {
+		if c := health.Components[name]; c.Status != "UP" {
+			all += fmt.Sprintf("; %s is %s", name, c.Status)
+			for _, detail := range slices.Sorted(maps.Keys(c.Details)) {
+				all += fmt.Sprintf(", %s %v", detail, c.Details[detail])
+			}
+		}
+	}
+	return all
 }
 
 // childEnv is what every child is given. Nothing else of this process's environment is passed on.

@@ -163,6 +163,8 @@ func (p *process) probed(pid int, err error) {
 		p.change(Ready, pid, "")
 	case err != nil && p.state == Ready:
 		p.change(NotReady, pid, err.Error())
+	case err != nil && p.state == Starting && p.restarts == 0 && p.failure != err.Error(): // later, why it ended says more
+		p.change(Starting, pid, err.Error())
 	}
 }
 

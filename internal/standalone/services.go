@@ -40,12 +40,12 @@ func (p *Platform) databaseEnv(db database) []string {
 // serviceEnv is the environment of a service that rollouts act on.
 func (p *Platform) serviceEnv(environment, service string) []string {
 	env := p.httpEnv(environment)
-	switch service {
-	case "student-service":
-		env = append(append(env, p.databaseEnv(studentDatabase(environment))...), p.replicaEnv(studentDatabase(environment))...)
+	if db, ok := serviceDatabase(environment, service); ok {
+		env = append(append(env, p.databaseEnv(db)...), p.replicaEnv(db)...)
+		env = append(env, "DATABASE_MIGRATE=false") // a rollout does, or waits with it
+	}
+	if service == "student-service" {
 		env = append(env, "SCHOOL_SETTINGS_TOKEN_FILE="+p.layout.studentToken())
-	case "configuration-service":
-		env = append(append(env, p.databaseEnv(configurationDatabase(environment))...), p.replicaEnv(configurationDatabase(environment))...)
 	}
 	return env
 }

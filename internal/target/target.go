@@ -5,6 +5,8 @@ package target
 import (
 	"context"
 	"errors"
+
+	"github.com/school-sms/sms/internal/migration"
 )
 
 // Tracks of a service. Each runs at most one release.
@@ -18,6 +20,9 @@ var ErrFenced = errors.New("refused: a newer operation has taken over this servi
 
 // ErrNotFound says that the target knows no such service or release.
 var ErrNotFound = errors.New("not found on the target")
+
+// ErrMigration says that a migration failed in a way that another try does not mend.
+var ErrMigration = errors.New("the migration failed")
 
 // Deployment is what should run on one track of a service.
 type Deployment struct {
@@ -77,6 +82,16 @@ type Release struct {
 	Version string `json:"version,omitempty"`
 }
 
+// Migration asks a release to run those of its migrations that are pending and of a kind.
+type Migration struct {
+	Environment string         `json:"environment"`
+	Service     string         `json:"service"`
+	Release     string         `json:"release"`
+	Kind        migration.Kind `json:"kind"`
+	// Fence is that of Deployment.
+	Fence int64 `json:"fence"`
+}
+
 // Target runs releases. Every call may be repeated: it states what should be, and changes nothing that is so already.
 type Target interface {
 	// Import makes a release known by its content: ref is a path to an executable or an image reference.
@@ -87,4 +102,9 @@ type Target interface {
 	Status(ctx context.Context, environment, service string) (Observed, error)
 	// Remove ends a track; its instances drain first. A track that is not there is no error. It returns ErrFenced.
 	Remove(ctx context.Context, environment, service, track string, fence int64) error
+	// Migrations asks a release where its service's database stands, and what of its migrations is pending. It returns ErrNotFound.
+	Migrations(ctx context.Context, environment, service, release string) (migration.Plan, error)
+	// Migrate runs migrations beside the traffic of the database, and returns where it stands then. When ctx ends, what has not
+	// been committed is undone. It returns ErrFenced, ErrNotFound or ErrMigration.
+	Migrate(ctx context.Context, m Migration) (migration.Plan, error)
 }

@@ -1,3 +1,4 @@
+-- expand: from before rollouts ran migrations: it has run while nothing else did
 -- Since when the watchdog has known each database: one without any verified backup is overdue once its promise has passed
 -- from then on.
 create table watched_database (

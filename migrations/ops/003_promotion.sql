@@ -1,3 +1,4 @@
+-- expand: from before rollouts ran migrations: it has run while nothing else did
 -- Every release that has become the stable one of a service, and the one that it took the place of.
 create table promotion (
     operation   text collate "C" primary key,

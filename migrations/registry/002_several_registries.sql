@@ -1,3 +1,4 @@
+-- expand: from before rollouts ran migrations: it has run while nothing else did
 create table registry_state (
     only_row     boolean     primary key default true check (only_row),
     position     bigint      not null default 0,

@@ -1,3 +1,4 @@
+-- expand: from before rollouts ran migrations: it has run while nothing else did
 -- A change's place in the feed, given when somebody reads. Neither change_id nor transaction_id can be that place: both are given
 -- out before their transaction commits, so a reader would lose what commits later, and transaction ids do not survive a
 -- restore. Readers go by position, one at a time gives the next ones, and only to what has committed.

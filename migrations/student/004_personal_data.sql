@@ -1,3 +1,4 @@
+-- expand: from before rollouts ran migrations: it has run while nothing else did
 -- Who has seen what of a student that is hidden otherwise.
 create table student_reveal (
     reveal_id   bigint      generated always as identity primary key,

@@ -1,3 +1,4 @@
+-- expand: from before rollouts ran migrations: it has run while nothing else did
 -- The functions below are in indexes: whoever changes what one of them returns makes a new function and a new index. They name
 -- the schema of what they call, because pg_restore makes indexes with an empty search_path.
 

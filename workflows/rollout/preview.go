@@ -122,6 +122,18 @@ func (p *preview) look(in rollout.Request) (PreviewedRollout, error) {
 		stop(p.Supersede, "another rollout is under way, of "+short(canary.Release))
 	}
 	current := activities.CurrentInput{Service: service, Release: stable.Release}
+	if !in.Rollback && step.From != step.To && stable.Replicas > 0 {
+		var migrations activities.Migrations
+		if err := p.ask(acts.ReadMigrations, activities.CurrentInput{Service: service, Release: in.Release}, &migrations); err != nil {
+			return step, err
+		}
+		for _, m := range migrations.Pending {
+			step.Migrations = append(step.Migrations, fmt.Sprintf("%s (%s)", m.Name, m.Kind))
+		}
+		for _, fault := range migrations.Faults() {
+			stop(false, fault)
+		}
+	}
 	if in.Rollback {
 		if err := p.ask(acts.FindLastGood, current, &step.To); err != nil {
 			stop(false, why(err))

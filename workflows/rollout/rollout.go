@@ -51,6 +51,8 @@ type Outcome struct {
 	Smoke  *smoke.Report `json:"smokeTest,omitempty"`
 	// Decisions are what people decided while it ran.
 	Decisions []Decision `json:"decisions,omitempty"`
+	// Backups are the verified ones that it has taken before it migrated.
+	Backups []string `json:"backups,omitempty"`
 }
 
 // Rollout replaces the release of one service in one environment. Every end but the good one is an error that says which
@@ -96,6 +98,8 @@ type run struct {
 	fence   int64
 	// touched is set once there is something to put back.
 	touched bool
+	// contracts says that contract steps wait for the end of the stable release.
+	contracts bool
 	control
 }
 
@@ -117,6 +121,9 @@ func (r *run) forward(ctx workflow.Context) error {
 		return err
 	}
 	if err := r.thaw(ctx); err != nil {
+		return err
+	}
+	if err := r.expand(ctx); err != nil {
 		return err
 	}
 
@@ -356,9 +363,11 @@ func (r *run) finish(ctx workflow.Context) error {
 		if err := r.promote(ctx); err != nil {
 			return r.lost(err)
 		}
-		return r.End(operation.Succeeded, fmt.Sprintf("%s runs %s.", r.Service, short(r.outcome.To)), r.outcome)
+		migrated := r.contract(ctx)
+		return r.End(operation.Succeeded, fmt.Sprintf("%s runs %s.%s", r.Service, short(r.outcome.To), migrated), r.outcome)
 	}
-	return r.End(operation.Succeeded, fmt.Sprintf("%s runs %s already: nothing to do.", r.Service, short(r.outcome.To)), r.outcome)
+	migrated := r.contract(ctx)
+	return r.End(operation.Succeeded, fmt.Sprintf("%s runs %s already: nothing to do.%s", r.Service, short(r.outcome.To), migrated), r.outcome)
 }
 
 // promote remembers that the new release is known to be good.

@@ -48,6 +48,10 @@ type world struct {
 	// verdict is what every analysis says; clear makes it pass when a rollout waits for that.
 	verdict rollout.Verdict
 	clear   bool
+	// plans are what releases say of their migrations; one that is not here has no database.
+	plans map[string]activities.Migrations
+	// backup is what becomes of the nth backup; nil: it is verified.
+	backup func(n int) error
 }
 
 func newWorld(t *testing.T) *world {
@@ -142,6 +146,7 @@ func (w *world) environment() *testsuite.TestWorkflowEnvironment {
 	register("PromoteRelease", func(p rollout.Promotion) error {
 		return w.call("PromoteRelease", "promoted "+short(p.Release)+" over "+short(p.Replaced))
 	})
+	w.registerMigrations(env)
 	register("RunSmokeTest", func(in smoke.Input) (smoke.Report, error) {
 		if err := w.call("RunSmokeTest", "smoke "+short(in.Release)); err != nil {
 			return smoke.Report{}, err

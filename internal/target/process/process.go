@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/school-sms/sms/internal/migration"
 	"github.com/school-sms/sms/internal/target"
 )
 
@@ -43,6 +44,19 @@ func Handler(t target.Target) http.Handler {
 			return
 		}
 		Answer(w, struct{}{}, t.Remove(r.Context(), r.PathValue("environment"), r.PathValue("service"), r.PathValue("track"), fence))
+	})
+	mux.HandleFunc("GET /v1/migrations/{environment}/{service}/{release}", func(w http.ResponseWriter, r *http.Request) {
+		plan, err := t.Migrations(r.Context(), r.PathValue("environment"), r.PathValue("service"), r.PathValue("release"))
+		Answer(w, plan, err)
+	})
+	mux.HandleFunc("POST /v1/migrations", func(w http.ResponseWriter, r *http.Request) {
+		var m target.Migration
+		if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
+			Answer(w, nil, fmt.Errorf("read the request: %w", err))
+			return
+		}
+		plan, err := t.Migrate(r.Context(), m)
+		Answer(w, plan, err)
 	})
 	return mux
 }
@@ -93,4 +107,16 @@ func (c Client) Status(ctx context.Context, environment, service string) (target
 // Remove implements target.Target.
 func (c Client) Remove(ctx context.Context, environment, service, track string, fence int64) error {
 	return c.Call(ctx, http.MethodDelete, fmt.Sprintf("/v1/deployments/%s/%s/%s?fence=%d", environment, service, track, fence), nil, nil)
+}
+
+// Migrations implements target.Target.
+func (c Client) Migrations(ctx context.Context, environment, service, release string) (migration.Plan, error) {
+	var plan migration.Plan
+	return plan, c.Call(ctx, http.MethodGet, "/v1/migrations/"+environment+"/"+service+"/"+release, nil, &plan)
+}
+
+// Migrate implements target.Target.
+func (c Client) Migrate(ctx context.Context, m target.Migration) (migration.Plan, error) {
+	var plan migration.Plan
+	return plan, c.Call(ctx, http.MethodPost, "/v1/migrations", m, &plan)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/school-sms/sms/internal/migration"
 	"github.com/school-sms/sms/internal/target"
 )
 
@@ -40,6 +41,16 @@ func (s *scripted) Remove(_ context.Context, environment, service, track string,
 	return s.err
 }
 
+func (s *scripted) Migrations(_ context.Context, environment, service, release string) (migration.Plan, error) {
+	s.told = append(s.told, environment, service, release)
+	return migration.Plan{Database: "student_db", Version: 7}, s.err
+}
+
+func (s *scripted) Migrate(_ context.Context, m target.Migration) (migration.Plan, error) {
+	s.told = append(s.told, m)
+	return migration.Plan{Database: "student_db", Version: 8}, s.err
+}
+
 // dial serves a target on a Unix socket.
 func dial(t *testing.T, served target.Target) Client {
 	t.Helper()
@@ -61,13 +72,16 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 	d := target.Deployment{Environment: "production", Service: "student-service", Track: target.Canary, Release: "sha256:1", Replicas: 2, Fence: 1 << 60}
 	release, err := near.Import(t.Context(), "student-service", "/srv/a b")
 	observed, statusErr := near.Status(t.Context(), "staging", "api-gateway")
-	if err := errors.Join(err, statusErr, near.Ensure(t.Context(), d), near.Remove(t.Context(), "production", "api-gateway", target.Stable, 7)); err != nil {
+	asked := target.Migration{Environment: "staging", Service: "student-service", Release: "sha256:1", Kind: migration.Contract, Fence: 1 << 60}
+	plan, planErr := near.Migrations(t.Context(), "staging", "student-service", "sha256:1")
+	migrated, migrateErr := near.Migrate(t.Context(), asked)
+	if err := errors.Join(err, statusErr, planErr, migrateErr, near.Ensure(t.Context(), d), near.Remove(t.Context(), "production", "api-gateway", target.Stable, 7)); err != nil {
 		t.Fatal(err)
 	}
-	if release.Digest != "sha256:1" || observed.Ready("sha256:1") != 1 {
-		t.Errorf("came back: %+v, %+v", release, observed)
+	if release.Digest != "sha256:1" || observed.Ready("sha256:1") != 1 || plan.Version != 7 || migrated.Version != 8 {
+		t.Errorf("came back: %+v, %+v, %+v, %+v", release, observed, plan, migrated)
 	}
-	want := []any{"student-service", "/srv/a b", "staging", "api-gateway", d, "production", "api-gateway", target.Stable, int64(7)}
+	want := []any{"student-service", "/srv/a b", "staging", "api-gateway", "staging", "student-service", "sha256:1", asked, d, "production", "api-gateway", target.Stable, int64(7)}
 	if diff := cmp.Diff(want, far.told); diff != "" {
 		t.Errorf("what arrived (-want +got):\n%s", diff)
 	}
@@ -82,6 +96,7 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 	}{
 		"fenced":    {target.ErrFenced, target.ErrFenced, target.ErrFenced.Error()},
 		"not found": {fmt.Errorf("%w: no such file", target.ErrNotFound), target.ErrNotFound, "not found on the target: no such file"},
+		"migration": {fmt.Errorf("%w: it is locked", target.ErrMigration), target.ErrMigration, "the migration failed: it is locked"},
 		"other":     {errors.New("disk full"), nil, "disk full"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -27,9 +27,10 @@ type failure struct {
 
 // Codes that Client turns back into the errors of a target.
 const (
-	codeFenced   = "fenced"
-	codeNotFound = "not-found"
-	codeOther    = "failed"
+	codeFenced    = "fenced"
+	codeNotFound  = "not-found"
+	codeMigration = "migration"
+	codeOther     = "failed"
 )
 
 // Answer writes a JSON answer, or the failure for err.
@@ -43,6 +44,8 @@ func Answer(w http.ResponseWriter, body any, err error) {
 			f.Code, status = codeFenced, http.StatusConflict
 		case errors.Is(err, target.ErrNotFound):
 			f.Code, status = codeNotFound, http.StatusNotFound
+		case errors.Is(err, target.ErrMigration):
+			f.Code, status = codeMigration, http.StatusUnprocessableEntity
 		}
 		body = f
 	}
@@ -105,6 +108,8 @@ func failed(res *http.Response) error {
 		return target.ErrFenced
 	case codeNotFound:
 		return fmt.Errorf("%w%s", target.ErrNotFound, strings.TrimPrefix(f.Message, target.ErrNotFound.Error()))
+	case codeMigration:
+		return fmt.Errorf("%w%s", target.ErrMigration, strings.TrimPrefix(f.Message, target.ErrMigration.Error()))
 	default:
 		return errors.New(f.Message)
 	}
