@@ -200,7 +200,7 @@ func TestWaitReadyNamesTheFailureAndTheLog(t *testing.T) {
 	t.Parallel()
 	p, _ := shell(t, `echo "port 8080 is taken" >&2; exit 1`, time.Second)
 	p.start()
-	await(t, p, "a restart", func(s ProcessStatus) bool { return s.Failure != "" })
+	await(t, p, "a restart", func(s ProcessStatus) bool { return s.Ended != "" && s.Failure == s.Ended })
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	err := p.waitReady(ctx)
