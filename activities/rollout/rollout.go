@@ -119,7 +119,6 @@ type AwaitInput struct {
 // that they will not be, or after Within.
 func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
 	deadline := time.After(in.Within)
-	app := discovery.App(in.Service.Service, in.Environment)
 	return poll(ctx, deadline, func() (done bool, waiting string, err error) {
 		observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
 		if err != nil {
@@ -132,11 +131,11 @@ func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
 		if !ready {
 			return false, waiting, nil
 		}
-		snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
+		n, err := a.up(ctx, in.Service, in.Release)
 		if err != nil {
-			return false, "the registry does not answer: " + err.Error(), nil
+			return false, err.Error(), nil
 		}
-		if n := registered(snapshot, app, in.Release); n < in.Replicas {
+		if n < in.Replicas {
 			return false, fmt.Sprintf("%d of %d instances are registered", n, in.Replicas), nil
 		}
 		return true, "", nil
@@ -145,7 +144,6 @@ func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
 
 // AwaitGone returns when no instance of the release is left, on the target and in the registry.
 func (a *Activities) AwaitGone(ctx context.Context, in AwaitInput) error {
-	app := discovery.App(in.Service.Service, in.Environment)
 	return poll(ctx, nil, func() (done bool, waiting string, err error) {
 		observed, err := a.Target.Status(ctx, in.Environment, in.Service.Service)
 		if err != nil {
@@ -154,11 +152,11 @@ func (a *Activities) AwaitGone(ctx context.Context, in AwaitInput) error {
 		if n := len(observed.Of(in.Release)); n > 0 {
 			return false, fmt.Sprintf("%d instances still drain", n), nil
 		}
-		snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
+		n, err := a.up(ctx, in.Service, in.Release)
 		if err != nil {
-			return false, "the registry does not answer: " + err.Error(), nil
+			return false, err.Error(), nil
 		}
-		if n := registered(snapshot, app, in.Release); n > 0 {
+		if n > 0 {
 			return false, fmt.Sprintf("%d instances are still registered", n), nil
 		}
 		return true, "", nil
@@ -180,16 +178,6 @@ func (a *Activities) SetTraffic(ctx context.Context, in TrafficInput) error {
 		return fenced(a.Traffic.ClearSplit(ctx, app, in.Fence))
 	}
 	return fenced(a.Traffic.SetSplit(ctx, app, in.Split, in.Fence))
-}
-
-func registered(snapshot discovery.Snapshot, app, release string) int {
-	n := 0
-	for _, i := range snapshot.App(app).Instances {
-		if i.Release == release && i.Status == discovery.StatusUp {
-			n++
-		}
-	}
-	return n
 }
 
 // poll looks until it is done, reporting what it waits for in its heartbeats.

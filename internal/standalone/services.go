@@ -44,6 +44,8 @@ func (p *Platform) serviceEnv(environment, service string) []string {
 	case "student-service":
 		env = append(append(env, p.databaseEnv(studentDatabase(environment))...), p.replicaEnv(studentDatabase(environment))...)
 		env = append(env, "SCHOOL_SETTINGS_TOKEN_FILE="+p.layout.studentToken())
+	case registryService:
+		env = append(env, p.databaseEnv(registryDatabase)...)
 	case "configuration-service":
 		env = append(append(env, p.databaseEnv(configurationDatabase(environment))...), p.replicaEnv(configurationDatabase(environment))...)
 	}
