@@ -26,12 +26,13 @@ const maxMetrics = 16 << 20
 // must answer.
 func (a *Activities) ReadTraffic(ctx context.Context, in Service) (rollout.Reading, error) {
 	reading := rollout.Reading{}
+	all := func(instance) bool { return true }
 	if in.Service == rollout.Registry { // no gateway is before it: it counts by itself
-		return reading, a.eachInstance(ctx, in, func(registry instance, families metrics) {
+		return reading, a.eachInstance(ctx, in, all, func(registry instance, families metrics) {
 			reading[registry.id] = countsOfRegistry(families, registry.release)
 		})
 	}
-	err := a.eachInstance(ctx, Service{in.Environment, rollout.Gateway}, func(gateway instance, families metrics) {
+	err := a.eachInstance(ctx, Service{in.Environment, rollout.Gateway}, all, func(gateway instance, families metrics) {
 		release := func(m *dto.Metric) (string, bool) { return label(m, "release"), label(m, "service") == in.Service }
 		if in.Service == rollout.Gateway { // it is its own door: all that it answers counts, for the release that it is itself
 			release = func(*dto.Metric) (string, bool) { return gateway.release, true }
@@ -44,10 +45,12 @@ func (a *Activities) ReadTraffic(ctx context.Context, in Service) (rollout.Readi
 	return reading, err
 }
 
-// readMemory reads what the largest instance of each release of a service holds resident, in bytes.
-func (a *Activities) readMemory(ctx context.Context, in Service) (map[string]float64, error) {
+// readMemory reads what the largest instance of each release of a service holds resident, in bytes. Those of the release that is judged
+// must answer; one of the stable release may be what is broken, and is left out.
+func (a *Activities) readMemory(ctx context.Context, in Service, judged string) (map[string]float64, error) {
 	memory := map[string]float64{}
-	return memory, a.eachInstance(ctx, in, func(i instance, families metrics) {
+	needed := func(i instance) bool { return i.release == judged }
+	return memory, a.eachInstance(ctx, in, needed, func(i instance, families metrics) {
 		for _, m := range families["process_resident_memory_bytes"].GetMetric() {
 			memory[i.release] = max(memory[i.release], m.GetGauge().GetValue())
 		}
@@ -99,8 +102,8 @@ func (a *Activities) up(ctx context.Context, of Service, release string) (n int,
 type metrics map[string]*dto.MetricFamily
 
 // eachInstance calls take, one call at a time, with the metrics of every instance of a service that is up. They are read at once: it takes
-// no longer than the slowest.
-func (a *Activities) eachInstance(ctx context.Context, of Service, take func(instance, metrics)) error {
+// no longer than the slowest. One that is not needed may fail to answer.
+func (a *Activities) eachInstance(ctx context.Context, of Service, needed func(instance) bool, take func(instance, metrics)) error {
 	instances, err := a.instances(ctx, of)
 	if err != nil {
 		return err
@@ -110,6 +113,9 @@ func (a *Activities) eachInstance(ctx context.Context, of Service, take func(ins
 	for _, i := range instances {
 		all.Go(func() error {
 			families, err := a.readMetrics(ctx, i)
+			if err != nil && !needed(i) {
+				return nil
+			}
 			if err != nil {
 				return fmt.Errorf("the metrics of %s cannot be read: %w", i.id, err)
 			}

@@ -75,7 +75,7 @@ func (a *Activities) AnalyseRelease(ctx context.Context, in WatchInput) (Analysi
 	if err != nil {
 		return Analysis{Verdict: rollout.Inconclusive, Unread: err.Error()}, nil
 	}
-	memory, err := a.readMemory(ctx, in.Service)
+	memory, err := a.readMemory(ctx, in.Service, in.Release)
 	if err != nil {
 		return Analysis{Verdict: rollout.Inconclusive, Unread: err.Error()}, nil
 	}

@@ -125,6 +125,11 @@ func (s *Service) checkedPlan(in *startRolloutInput, user string) (plan rollout.
 	for _, f := range found {
 		faults = append(faults, server.Fault{Field: f.Field, Code: "invalid", Detail: f.Detail})
 	}
+	for _, part := range plan.Services {
+		if !slices.Contains(rollout.Services(), part.Service) {
+			faults = append(faults, server.Fault{Field: "service", Code: "unknown", Detail: fmt.Sprintf("%q is none of %v", part.Service, rollout.Services())})
+		}
+	}
 	if len(faults) > 0 {
 		return plan, single, server.Invalid(faults...)
 	}

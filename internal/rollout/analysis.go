@@ -246,6 +246,9 @@ func Analyse(rules []Rule, release, stable Sample, minimum int) (Verdict, []Find
 	return verdict, findings
 }
 
+// mostErrors is the share of errors with which a release is bad even where the stable one answers nothing else.
+const mostErrors = 0.5
+
 // fewest bad answers that can break a rule: one or two happen to the best release.
 const fewest = 3
 
@@ -259,6 +262,9 @@ func (r Rule) judge(release, stable Counts, minimum int) Finding {
 	limit, against := r.Max, ""
 	if other, n := r.value(stable); n >= float64(minimum) && other*r.Ratio > limit {
 		limit, against = other*r.Ratio, fmt.Sprintf(", %s × the stable release's", trim(r.Ratio))
+	}
+	if most := max(r.Max, mostErrors); r.Metric == ErrorRate && limit > most {
+		limit, against = most, ", however bad the stable release is"
 	}
 	f.Detail = fmt.Sprintf("%s of %.0f requests, at most %s allowed%s", r.show(value), samples, r.show(limit), against)
 	bad, allowed := r.bad(release, limit)

@@ -52,6 +52,7 @@ func TestAnalyse(t *testing.T) {
 		"three in a hundred fail, of many":      {fast(3000, 90), fast(9000, 0), Broken, "3 % of 3000"},
 		"as bad as a stable release in trouble": {fast(1000, 300), fast(9000, 2700), Passed, ""},
 		"worse than a stable one in trouble":    {fast(1000, 600), fast(9000, 2700), Broken, "1.5 × the stable release's"},
+		"as bad as one that answers nothing":    {fast(1000, 900), fast(9000, 9000), Broken, "at most 50 % allowed, however bad"},
 		"slow":                                  {slow(100), fast(2000, 0), Broken, "at most 250ms allowed"},
 		"slow, as the stable one is":            {slow(100), slow(1000), Passed, ""},
 		"slow, and the stable one says little":  {slow(100), slow(10), Broken, "at most 250ms allowed"},

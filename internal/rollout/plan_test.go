@@ -81,7 +81,7 @@ func TestTheRegistryIsRolledOutWhereItRuns(t *testing.T) {
 
 func TestPlanFaultsNamesEachOnce(t *testing.T) {
 	t.Parallel()
-	p := Plan{Environments: []string{"staging", "moon", "moon"}, Services: []Part{{Service: "cafeteria", Release: "relative"}}, ApproveWithin: time.Second,
+	p := Plan{Environments: []string{"staging", "moon", "moon"}, Services: []Part{{Service: "the cafeteria", Release: "relative"}}, ApproveWithin: time.Second,
 		Each: Request{Soak: -1}}.WithDefaults()
 	var fields []string
 	for _, f := range p.Faults() {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ func SharesDoor(service string) bool { return service == Gateway || service == R
 // Production is the environment that needs proof and approval.
 const Production = "production"
 
-// Services that can be rolled out.
+// Services that are rolled out here. A Request may name another, which its target then has to know.
 func Services() []string { return slices.Clone(order) }
 
 // Environments that can be rolled out to.
@@ -159,8 +160,8 @@ func (r Request) Faults() []Fault {
 	if !slices.Contains(Environments(), r.Environment) {
 		fault("environment", "%q is none of %v", r.Environment, Environments())
 	}
-	if !slices.Contains(Services(), r.Service) {
-		fault("service", "%q is none of %v", r.Service, Services())
+	if !serviceName.MatchString(r.Service) {
+		fault("service", "%q is not the name of a service, such as %s", r.Service, Gateway)
 	}
 	if !Runs(r.Environment, r.Service) {
 		fault("environment", "%q has no %s of its own: the one of %s serves it", r.Environment, r.Service, Production)
@@ -206,6 +207,8 @@ func (r Request) Faults() []Fault {
 	}
 	return faults
 }
+
+var serviceName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
 // Err joins the faults; nil when there are none.
 func (r Request) Err() error {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -139,6 +140,24 @@ func TestBadReleases(t *testing.T) {
 		}
 		l.endWithin(t, 0)
 	})
+	for _, fault := range []string{"errors", "crash"} {
+		p.run(t, "rolled forward from a stable release that "+fault, func(t *testing.T, p *platform) {
+			broken := filepath.Join(p.dataDir, fault)
+			roll := []string{"rollout", "start", "--env", "production", "--unproven", "a test", "--weights", "50,100", "--soak", "1s", "--wait"}
+			p.mustSMS(append(roll, "student-service="+writeRelease(t, "student-service", with(fault+" "+broken)))...)
+			if err := os.WriteFile(broken, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, operationWithin, "that it shows", func() (bool, string) {
+				a := p.call(http.MethodGet, "/api/v1/students/"+made.StudentID, nil)
+				return a.Status >= http.StatusInternalServerError, fmt.Sprint(a.Status)
+			})
+			p.mustSMS(append(roll, "student-service="+releaseOf(t, "student-service", "good after "+fault))...)
+			l := startLoad(p, "/api/v1/students/"+made.StudentID)
+			p.mustSMS("smoke", "run", "--env", "production", "--wait")
+			l.endWithin(t, 0)
+		})
+	}
 	p.recordRollouts()
 	p.recordJanitor()
 }

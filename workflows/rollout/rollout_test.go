@@ -382,7 +382,7 @@ func TestBadRequestIsRefusedWithEveryFault(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	env := w.environment()
-	env.ExecuteWorkflow(Rollout, rollout.Request{Environment: "moon", Service: "cafeteria", Release: "relative", Weights: []int{50, 10}})
+	env.ExecuteWorkflow(Rollout, rollout.Request{Environment: "moon", Service: "the cafeteria", Release: "relative", Weights: []int{50, 10}})
 	err := env.GetWorkflowError()
 	for _, want := range []string{"moon", "cafeteria", "relative", "[50 10]"} {
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -1,5 +1,6 @@
-// Command faulty is the student service with a fault that shows only once it has traffic, for rollouts that must notice it. Which
-// fault is the last line of its own file, behind the end of the program, so that each is a release of its own.
+// Command faulty is the student service with a fault that shows only once it has traffic, for rollouts that must notice it, or once there
+// is a file, for stable releases that break. Which fault, and which file, is the last line of its own file, behind the end of the
+// program, so that each is a release of its own.
 package main
 
 import (
@@ -42,7 +43,8 @@ var faults = map[string]func(w http.ResponseWriter, n int64) bool{
 }
 
 func main() {
-	fault := faults[ownFault()]
+	name, file, _ := strings.Cut(ownFault(), " ")
+	fault := faults[name]
 	if fault == nil {
 		os.Exit(2)
 	}
@@ -50,7 +52,7 @@ func main() {
 		server.Module("student-service"),
 		server.Database("student-service", migrations.Student()),
 		student.Module,
-		fx.Invoke(func(s *server.Server) { s.Wrap(func(next http.Handler) http.Handler { return faulty(next, fault) }) }),
+		fx.Invoke(func(s *server.Server) { s.Wrap(func(next http.Handler) http.Handler { return faulty(next, fault, file) }) }),
 		server.Serve,
 		server.Registered,
 	)
@@ -68,11 +70,18 @@ func ownFault() string {
 	return string(content[bytes.LastIndexByte(content, '\n')+1:])
 }
 
-func faulty(next http.Handler, fault func(http.ResponseWriter, int64) bool) http.Handler {
+func faulty(next http.Handler, fault func(http.ResponseWriter, int64) bool, file string) http.Handler {
 	var served atomic.Int64
+	shows := func(n int64) bool {
+		if file == "" {
+			return n > soundUntil
+		}
+		_, err := os.Stat(file)
+		return err == nil
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/api/v1/") {
-			if n := served.Add(1); n > soundUntil && fault(w, n) {
+			if n := served.Add(1); shows(n) && fault(w, n) {
 				return
 			}
 		}
