@@ -15,6 +15,9 @@ type Config struct {
 	Gateways Gateways `env:"SMOKE_GATEWAYS"`
 	// TokenFile holds the token that the tests send. It is read at each run, so that it may be renewed.
 	TokenFile string `env:"SMOKE_TOKEN_FILE"`
+	// Suites are files of the installation's own by environment: environment=path, comma-separated, for example
+	// production=/etc/sms/school.yaml. They are run after the built-in suite, and read at each run.
+	Suites SuiteFiles `env:"SMOKE_SUITES"`
 }
 
 // Gateway is the door of one environment.

@@ -4,13 +4,15 @@ package smoketest
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
+
+	"github.com/school-sms/sms/internal/smoke"
 )
 
 // Input says what to test.
@@ -33,100 +35,91 @@ func (in Input) Target() string {
 	return in.URL
 }
 
-// Check is one thing that was looked at.
-type Check struct {
-	Name       string `json:"name"`
-	OK         bool   `json:"ok"`
-	DurationMS int64  `json:"durationMs"`
-	// Expected and Found say what was wrong. They hold no personal data.
-	Expected string `json:"expected,omitempty"`
-	Found    string `json:"found,omitempty"`
-}
+// Check is how one check ended, Report how all did.
+type (
+	Check  = smoke.Result
+	Report = smoke.Report
+)
 
-// Report is the outcome of a smoke test.
-type Report struct {
-	Environment string  `json:"environment,omitempty"`
-	URL         string  `json:"url"`
-	Service     string  `json:"service,omitempty"`
-	Release     string  `json:"release,omitempty"`
-	Passed      bool    `json:"passed"`
-	Checks      []Check `json:"checks"`
-	DurationMS  int64   `json:"durationMs"`
-}
-
-// Summary is the report in one sentence.
-func (r Report) Summary() string {
-	var failed []Check
-	for _, c := range r.Checks {
-		if !c.OK {
-			failed = append(failed, c)
-		}
-	}
-	if len(failed) == 0 {
-		return fmt.Sprintf("All %d checks passed in %.1f s.", len(r.Checks), float64(r.DurationMS)/1000)
-	}
-	first := failed[0]
-	return fmt.Sprintf("%d of %d checks failed. %s: expected %s, found %s.", len(failed), len(r.Checks), first.Name, first.Expected, first.Found)
-}
-
-// UnknownEnvironmentType is the type of the error for an environment that is not configured.
-const UnknownEnvironmentType = "UnknownEnvironment"
+const (
+	// UnknownEnvironmentType is the type of the error for an environment that is not configured.
+	UnknownEnvironmentType = "UnknownEnvironment"
+	// FaultySuiteType is that for a suite of SMOKE_SUITES that cannot be read.
+	FaultySuiteType = "FaultySuite"
+)
 
 // Activities run smoke tests.
 type Activities struct{ Config Config }
 
-// RunSmokeTest makes every check once and cleans up after itself, also after an attempt whose worker died. A check that
-// fails is in the report, it is no error.
+// RunSmokeTest makes every check of the built-in suite and of those configured for the environment once, and cleans up after itself, also
+// after an attempt whose worker died. A check that fails is in the report, it is no error.
 func (a *Activities) RunSmokeTest(ctx context.Context, in Input) (Report, error) {
-	report := Report{Environment: in.Environment, URL: in.URL, Service: in.Service, Release: in.Release}
+	target := smoke.Target{URL: in.URL, Environment: in.Environment, Service: in.Service, Release: in.Release}
 	if in.Environment != "" {
 		url, ok := a.Config.Gateways.URL(in.Environment)
 		if !ok {
-			return report, unknownEnvironment(in.Environment, a.Config.Gateways.Names())
+			return Report{}, unknownEnvironment(in.Environment, a.Config.Gateways.Names())
 		}
-		report.URL = url
+		target.URL = url
+	}
+	own, err := a.Config.Suites.Read(in.Environment)
+	if err != nil {
+		return Report{}, faultySuite(err)
 	}
 	token, err := os.ReadFile(a.Config.TokenFile)
 	if err != nil {
-		return report, fmt.Errorf("read the token for smoke tests (SMOKE_TOKEN_FILE): %w", err)
+		return Report{}, fmt.Errorf("read the token for smoke tests (SMOKE_TOKEN_FILE): %w", err)
 	}
-	r := newRun(in, report.URL, strings.TrimSpace(string(token)))
-	defer r.client.CloseIdleConnections()
+	target.Token = strings.TrimSpace(string(token))
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	var left string
-	if activity.HasHeartbeatDetails(ctx) && activity.GetHeartbeatDetails(ctx, &left) == nil {
-		r.remove(ctx, left)
+	h := &heart{}
+	if activity.HasHeartbeatDetails(ctx) {
+		_ = activity.GetHeartbeatDetails(ctx, &h.left) // those of another version are not understood
 	}
-	r.created = func(path string) {
-		activity.RecordHeartbeat(ctx, path) // the first one is sent at once
-		go keepBeating(ctx, path)
-	}
-	start := time.Now()
-	r.all(ctx)
-	if ctx.Err() != nil {
-		return report, ctx.Err()
-	}
-	report.Checks, report.Passed, report.DurationMS = r.checks, r.passed(), time.Since(start).Milliseconds()
-	return report, nil
+	go h.beat(ctx)
+	runner := smoke.Runner{Target: target, Left: h.left, Keep: func(left []smoke.Leftover) { h.keep(ctx, left) }}
+	report := runner.Run(ctx, append([]smoke.Suite{smoke.Platform()}, own...)...)
+	return report, ctx.Err()
 }
 
-// beat is how often a run says that it lives.
-const beat = 5 * time.Second
+// heart says that a run lives, and what the next attempt has to clean up if it dies.
+type heart struct {
+	mu   sync.Mutex
+	left []smoke.Leftover
+}
 
-// keepBeating says which student the next attempt has to remove if this one dies.
-func keepBeating(ctx context.Context, path string) {
-	tick := time.NewTicker(beat)
+// beatInterval is how often a run says that it lives.
+const beatInterval = 5 * time.Second
+
+func (h *heart) beat(ctx context.Context) {
+	tick := time.NewTicker(beatInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			activity.RecordHeartbeat(ctx, path)
+			h.mu.Lock()
+			activity.RecordHeartbeat(ctx, h.left)
+			h.mu.Unlock()
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// tellTimeout bounds how long a run waits for Temporal to take what is left: if it is away, a later heartbeat tells it.
+const tellTimeout = 5 * time.Second
+
+// keep tells the server at once: the worker's own heartbeats may be held back for most of the heartbeat timeout.
+func (h *heart) keep(ctx context.Context, left []smoke.Leftover) {
+	h.mu.Lock()
+	h.left = left
+	activity.RecordHeartbeat(ctx, left) // so that none that is held back says less
+	h.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	_ = activity.GetClient(ctx).RecordActivityHeartbeat(ctx, activity.GetInfo(ctx).TaskToken, left)
 }
 
 func unknownEnvironment(name string, known []string) error {
@@ -134,12 +127,6 @@ func unknownEnvironment(name string, known []string) error {
 		fmt.Sprintf("environment %q has no gateway configured; known are %s", name, strings.Join(known, ", ")), UnknownEnvironmentType, nil)
 }
 
-func newRun(in Input, url, token string) *run {
-	return &run{
-		input: in, url: strings.TrimSuffix(url, "/"), token: token, created: func(string) {},
-		client: &http.Client{
-			Timeout: requestTimeout, Transport: &http.Transport{DisableKeepAlives: false},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}
+func faultySuite(err error) error {
+	return temporal.NewNonRetryableApplicationError(err.Error(), FaultySuiteType, nil)
 }

@@ -122,7 +122,7 @@ func TestErrorsAreSentences(t *testing.T) {
 
 func TestWrongUsage(t *testing.T) {
 	t.Parallel()
-	for _, args := range []string{"backup run", "backup show a b", "backup list --nothing", "smoke run --env a --url b", "schedule set x", "backup list -o yaml", "moon"} {
+	for _, args := range []string{"backup run", "backup show a b", "backup list --nothing", "smoke run --env a --url b", "smoke run --junit x.xml", "schedule set x", "backup list -o yaml", "moon"} {
 		_, _, err := run(t, []func(http.ResponseWriter){status(200, nil)}, strings.Fields(args)...)
 		if _, usage := errors.AsType[usageError](err); !usage {
 			t.Errorf("sms %s: %v, want wrong usage", args, err)

@@ -222,8 +222,13 @@ func (p *platform) call(role identity.Role, method, path string, in, out any) (i
 // begin starts an operation that must begin.
 func (p *platform) begin(path string, in any) ops.Operation {
 	p.t.Helper()
+	return p.beginAs(identity.Operator, path, in)
+}
+
+func (p *platform) beginAs(role identity.Role, path string, in any) ops.Operation {
+	p.t.Helper()
 	var o ops.Operation
-	if code, body := p.call(identity.Operator, http.MethodPost, path, in, &o); code != http.StatusAccepted {
+	if code, body := p.call(role, http.MethodPost, path, in, &o); code != http.StatusAccepted {
 		p.t.Fatalf("POST %s: %d %s", path, code, body)
 	}
 	return o

@@ -3,6 +3,7 @@ package operations
 import (
 	"encoding/json"
 	"net/http"
+	"path/filepath"
 	"testing"
 
 	"github.com/school-sms/sms/activities/smoketest"
@@ -70,6 +71,66 @@ func TestSmokeTests(t *testing.T) {
 		t.Errorf("of nobody: %s", away.State)
 	}
 	contains(t, away.Summary, "the gateway is up", "no connection")
+}
+
+// ownSuite makes a student of its own, besides that of the built-in suite.
+const ownSuite = `
+name: school
+variables: {mobile: "00${random.digits(8)}"}
+checks:
+  - name: a student can be created again
+    service: student-service
+    request: {method: POST, path: /api/v1/students, headers: {X-SMS-Synthetic: "true"}, body: {mobile: "${mobile}"}}
+    expect: {status: 201}
+    capture: {id: $.studentId}
+    cleanup:
+      - request: {path: "/api/v1/students/${id}"}
+        capture: {tag: {header: ETag}}
+      - request: {method: DELETE, path: "/api/v1/students/${id}", headers: {If-Match: "${tag}"}}
+  - name: the student can be read
+    request: {path: "/api/v1/students/${id}"}
+    expect: {status: 200}
+`
+
+func TestSuitesOfAnInstallationsOwn(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t, 1)
+	suite := filepath.Join(t.TempDir(), "school.yaml")
+	write(t, suite, ownSuite)
+	p.killWorker()
+	p.env = append(p.env, "SMOKE_SUITES=production="+suite)
+	reached := make(chan struct{})
+	p.gateway.set(func() { p.gateway.silent["GET /api/v1/students/STU-2026-900000002"] = reached })
+	p.startWorker()
+
+	// The worker dies while a student is there that only its second suite knows of. The next attempt removes it.
+	begun := p.begin(smokeTests, map[string]string{"environment": "production"})
+	<-reached
+	p.killWorker()
+	if p.gateway.left() != 1 {
+		t.Errorf("%d students when the worker died", p.gateway.left())
+	}
+	p.startWorker()
+	good := p.until(smokeTests+"/"+begun.ID, ended)
+	report := reportOf(t, good)
+	if good.State != operation.Succeeded || len(report.Checks) != 16 || report.Checks[15].Suite != "school" || report.Checks[0].Suite != "platform" {
+		t.Errorf("%s: %s %s", good.State, good.Summary, good.Outcome)
+	}
+	if p.gateway.left() != 0 {
+		t.Errorf("%d students left", p.gateway.left())
+	}
+
+	// The file is read at each run.
+	write(t, suite, ownSuite+"colour: blue\n")
+	faulty := p.until(smokeTests+"/"+p.begin(smokeTests, map[string]string{"environment": "production"}).ID, ended)
+	if faulty.State != operation.Failed {
+		t.Errorf("with a faulty suite: %s", faulty.State)
+	}
+	contains(t, faulty.Summary, suite, "colour: there is no such key")
+	url := p.until(smokeTests+"/"+p.beginAs(identity.Admin, smokeTests, map[string]string{"url": p.gateway.URL}).ID, ended)
+	if url.State != operation.Succeeded || len(reportOf(t, url).Checks) != 13 {
+		t.Errorf("of a URL, which has no suites: %s %s", url.Summary, url.Outcome)
+	}
 }
 
 func TestSmokeTestsThatAreRefused(t *testing.T) {

@@ -52,7 +52,9 @@ func main() {
 		server.Module("student-service"),
 		server.Database("student-service", migrations.Student()),
 		student.Module,
-		fx.Invoke(func(s *server.Server) { s.Wrap(func(next http.Handler) http.Handler { return faulty(next, fault, file) }) }),
+		fx.Invoke(func(s *server.Server) {
+			s.Wrap(func(next http.Handler) http.Handler { return faulty(next, fault, file) })
+		}),
 		server.Serve,
 		server.Registered,
 	)
