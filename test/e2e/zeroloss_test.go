@@ -137,21 +137,14 @@ func (p *platform) importArchive() {
 	for n := range archived {
 		file.WriteString(studentRow("Archive", fmt.Sprintf("5%09d", n)))
 	}
-	req, err := http.NewRequest(http.MethodPost, p.status.URLs["gateway"]+"/api/v1/students/imports", &file)
+	c := &caller{address: strings.TrimPrefix(p.status.URLs["gateway"], "http://"), token: p.token(), ctx: p.t.Context()}
+	defer c.close()
+	taken, err := c.do(http.MethodPost, "/api/v1/students/imports", &file, "Content-Type", "text/csv")
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+p.token())
-	req.Header.Set("Content-Type", "text/csv")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer res.Body.Close()
 	var begun struct{ ImportID string }
-	if err := json.NewDecoder(res.Body).Decode(&begun); err != nil {
-		p.t.Fatal(err)
-	}
+	taken.into(p.t, &begun)
 	eventually(p.t, operationWithin, "the import of the archive", func() (bool, string) {
 		a := p.call(http.MethodGet, "/api/v1/students/imports/"+begun.ImportID, nil)
 		return strings.Contains(string(a.Body), `"state":"SUCCEEDED"`) && strings.Contains(string(a.Body), fmt.Sprintf(`"rowsCreated":%d`, archived)), string(a.Body)
