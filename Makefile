@@ -9,7 +9,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 WORKFLOWCHECK := go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0
 
 .DEFAULT_GOAL := help
-.PHONY: help up build test lint bench soak soak-backups soak-rollouts e2e-docker clean deps
+.PHONY: help up build test lint bench soak soak-zero-loss soak-backups soak-rollouts e2e-docker clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench: build ## measure, and print the figures that bench/ holds
 
 soak: build ## restart every service 20 times under load, and kill -9 20 times: docs/evidence/restarts.txt
 	@SMS_E2E_RESTARTS=20 go test -count=1 -timeout 30m -v -run TestRestartsLoseNothing ./test/e2e
+
+soak-zero-loss: build ## roll out, abort and roll back every service 20 times under load: docs/evidence/zero-loss.txt
+	@SMS_E2E_ROLLOUTS=20 go test -count=1 -timeout 120m -v -run TestZeroLoss ./test/e2e
 
 soak-backups: build ## damage backups in every way, make 100 while others write, kill -9 what makes them: docs/evidence/backup-*.txt
 	@SMS_BACKUP_DAMAGES=200 SMS_BACKUP_WRITER_RUNS=100 go test -count=1 -timeout 60m -parallel 1 -v \

@@ -22,16 +22,22 @@ import (
 // maxMetrics bounds what is read of one gateway's metrics, in bytes.
 const maxMetrics = 16 << 20
 
-// ReadTraffic reads what the gateways of an environment have counted of a service. All that are registered must answer.
+// ReadTraffic reads what the gateways of an environment have counted of a service, or the registries of themselves. All that are up
+// must answer.
 func (a *Activities) ReadTraffic(ctx context.Context, in Service) (rollout.Reading, error) {
 	reading := rollout.Reading{}
-	all := func(discovery.Instance) bool { return true }
-	err := a.eachInstance(ctx, rollout.Gateway, in.Environment, all, func(gateway discovery.Instance, families metrics) {
+	all := func(instance) bool { return true }
+	if in.Service == rollout.Registry { // no gateway is before it: it counts by itself
+		return reading, a.eachInstance(ctx, in, all, func(registry instance, families metrics) {
+			reading[registry.id] = countsOfRegistry(families, registry.release)
+		})
+	}
+	err := a.eachInstance(ctx, Service{in.Environment, rollout.Gateway}, all, func(gateway instance, families metrics) {
 		release := func(m *dto.Metric) (string, bool) { return label(m, "release"), label(m, "service") == in.Service }
 		if in.Service == rollout.Gateway { // it is its own door: all that it answers counts, for the release that it is itself
-			release = func(*dto.Metric) (string, bool) { return gateway.Release, true }
+			release = func(*dto.Metric) (string, bool) { return gateway.release, true }
 		}
-		reading[gateway.ID] = countsOf(families, release)
+		reading[gateway.id] = countsOf(families, release)
 	})
 	if err == nil && len(reading) == 0 {
 		err = errors.New("no gateway is registered")
@@ -43,12 +49,53 @@ func (a *Activities) ReadTraffic(ctx context.Context, in Service) (rollout.Readi
 // must answer; one of the stable release may be what is broken, and is left out.
 func (a *Activities) readMemory(ctx context.Context, in Service, judged string) (map[string]float64, error) {
 	memory := map[string]float64{}
-	needed := func(i discovery.Instance) bool { return i.Release == judged }
-	return memory, a.eachInstance(ctx, in.Service, in.Environment, needed, func(i discovery.Instance, families metrics) {
+	needed := func(i instance) bool { return i.release == judged }
+	return memory, a.eachInstance(ctx, in, needed, func(i instance, families metrics) {
 		for _, m := range families["process_resident_memory_bytes"].GetMetric() {
-			memory[i.Release] = max(memory[i.Release], m.GetGauge().GetValue())
+			memory[i.release] = max(memory[i.release], m.GetGauge().GetValue())
 		}
 	})
+}
+
+// instance is one that is up.
+type instance struct{ id, release, address string }
+
+// instances are those of a service that are up: by the registry, or of the registry by the target.
+func (a *Activities) instances(ctx context.Context, of Service) ([]instance, error) {
+	var up []instance
+	if of.Service == rollout.Registry {
+		observed, err := a.Target.Status(ctx, of.Environment, of.Service)
+		if err != nil {
+			return nil, fmt.Errorf("the target does not answer: %w", err)
+		}
+		for _, i := range observed.Instances {
+			if i.Ready {
+				up = append(up, instance{i.Name, i.Release, i.Address})
+			}
+		}
+		return up, nil
+	}
+	snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
+	if err != nil {
+		return nil, fmt.Errorf("the registry does not answer: %w", err)
+	}
+	for _, i := range snapshot.App(discovery.App(of.Service, of.Environment)).Instances {
+		if i.Status == discovery.StatusUp {
+			up = append(up, instance{i.ID, i.Release, i.Address()})
+		}
+	}
+	return up, nil
+}
+
+// up counts the instances of a release that are.
+func (a *Activities) up(ctx context.Context, of Service, release string) (n int, err error) {
+	instances, err := a.instances(ctx, of)
+	for _, i := range instances {
+		if i.release == release {
+			n++
+		}
+	}
+	return n, err
 }
 
 // metrics are those of one process, by name.
@@ -56,24 +103,21 @@ type metrics map[string]*dto.MetricFamily
 
 // eachInstance calls take, one call at a time, with the metrics of every instance of a service that is up. They are read at once: it takes
 // no longer than the slowest. One that is not needed may fail to answer.
-func (a *Activities) eachInstance(ctx context.Context, service, environment string, needed func(discovery.Instance) bool, take func(discovery.Instance, metrics)) error {
-	snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
+func (a *Activities) eachInstance(ctx context.Context, of Service, needed func(instance) bool, take func(instance, metrics)) error {
+	instances, err := a.instances(ctx, of)
 	if err != nil {
-		return fmt.Errorf("the registry does not answer: %w", err)
+		return err
 	}
 	var all errgroup.Group
 	var mu sync.Mutex
-	for _, i := range snapshot.App(discovery.App(service, environment)).Instances {
-		if i.Status != discovery.StatusUp {
-			continue
-		}
+	for _, i := range instances {
 		all.Go(func() error {
 			families, err := a.readMetrics(ctx, i)
 			if err != nil && !needed(i) {
 				return nil
 			}
 			if err != nil {
-				return fmt.Errorf("the metrics of %s cannot be read: %w", i.ID, err)
+				return fmt.Errorf("the metrics of %s cannot be read: %w", i.id, err)
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -84,8 +128,8 @@ func (a *Activities) eachInstance(ctx context.Context, service, environment stri
 	return all.Wait()
 }
 
-func (a *Activities) readMetrics(ctx context.Context, i discovery.Instance) (metrics, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+i.Address()+"/actuator/prometheus", nil)
+func (a *Activities) readMetrics(ctx context.Context, i instance) (metrics, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+i.address+"/actuator/prometheus", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -103,10 +147,7 @@ func (a *Activities) readMetrics(ctx context.Context, i discovery.Instance) (met
 
 // countsOf sums a gateway's metrics by release: release names it, or says that a series does not count.
 func countsOf(families metrics, release func(*dto.Metric) (string, bool)) rollout.GatewayCounts {
-	sums := rollout.GatewayCounts{ByRelease: map[string]rollout.Counts{}}
-	for _, m := range families["process_start_time_seconds"].GetMetric() {
-		sums.Started = m.GetGauge().GetValue()
-	}
+	sums := rollout.GatewayCounts{Started: startOf(families), ByRelease: map[string]rollout.Counts{}}
 	add := func(family string, counts func(*dto.Metric) rollout.Counts) {
 		for _, m := range families[family].GetMetric() {
 			if of, counted := release(m); counted {
@@ -123,16 +164,45 @@ func countsOf(families metrics, release func(*dto.Metric) (string, bool)) rollou
 		}
 		return c
 	})
-	add("gateway_request_duration_seconds", func(m *dto.Metric) rollout.Counts {
-		c := rollout.Counts{Timed: float64(m.GetHistogram().GetSampleCount())}
-		for _, b := range m.GetHistogram().GetBucket() {
-			if i := slices.Index(rollout.LatencyBounds[:], b.GetUpperBound()); i >= 0 {
-				c.Within[i] = float64(b.GetCumulativeCount())
-			}
-		}
-		return c
-	})
+	add("gateway_request_duration_seconds", timesOf)
 	return sums
+}
+
+// countsOfRegistry sums a registry's own metrics, of the release that it is. Only requests of the Eureka interface count: the others
+// look after it, or wait for a change by their nature.
+func countsOfRegistry(families metrics, release string) rollout.GatewayCounts {
+	var sum rollout.Counts
+	for _, m := range families["http_server_request_duration_seconds"].GetMetric() {
+		if !strings.HasPrefix(label(m, "route"), "/eureka/") {
+			continue
+		}
+		c := timesOf(m)
+		c.Requests = c.Timed
+		if strings.HasPrefix(label(m, "status"), "5") {
+			c.Errors = c.Requests
+		}
+		sum.Add(c)
+	}
+	return rollout.GatewayCounts{Started: startOf(families), ByRelease: map[string]rollout.Counts{release: sum}}
+}
+
+// startOf is when a process began.
+func startOf(families metrics) (started float64) {
+	for _, m := range families["process_start_time_seconds"].GetMetric() {
+		started = m.GetGauge().GetValue()
+	}
+	return started
+}
+
+// timesOf are the times of a histogram of requests.
+func timesOf(m *dto.Metric) rollout.Counts {
+	c := rollout.Counts{Timed: float64(m.GetHistogram().GetSampleCount())}
+	for _, b := range m.GetHistogram().GetBucket() {
+		if i := slices.Index(rollout.LatencyBounds[:], b.GetUpperBound()); i >= 0 {
+			c.Within[i] = float64(b.GetCumulativeCount())
+		}
+	}
+	return c
 }
 
 func label(m *dto.Metric, name string) string {

@@ -29,28 +29,42 @@ var probed = map[string]string{
 	"student-service":       "/api/v1/students?size=1",
 	"configuration-service": "/api/v1/configurations/school-profile",
 	rollout.Gateway:         "/api/v1/students?size=1",
+	rollout.Registry:        "/eureka/apps",
 }
 
-// start sends probes until stop is called, which waits for those under way. A gateway counts them like any request.
-func (p Probes) start(ctx context.Context, in WatchInput) (stop func()) {
+// doors are the addresses at which the two releases are asked: the gateway's, and of the registry, which needs none, its instances'.
+func (a *Activities) doors(ctx context.Context, in WatchInput) map[string]string {
+	doors := map[string]string{}
+	if in.Service.Service == rollout.Registry {
+		instances, _ := a.instances(ctx, in.Service) // the analysis says why there are none
+		for _, i := range instances {
+			doors[i.release] = "http://" + i.address
+		}
+	} else if door, there := a.Probes.Door(in.Environment); there {
+		doors[in.Release], doors[in.Stable] = door, door
+	}
+	return doors
+}
+
+// start sends probes until stop is called, which waits for those under way. Who answers counts them like any request.
+func (p Probes) start(ctx context.Context, in WatchInput, doors map[string]string) (stop func()) {
 	path, known := probed[in.Service.Service]
-	door, there := p.Door(in.Environment)
 	token, err := os.ReadFile(p.TokenFile)
-	if !known || !there || err != nil || p.PerSecond == 0 { // then the analysis says how few requests there are
+	if !known || len(doors) == 0 || err != nil || p.PerSecond == 0 { // then the analysis says how few requests there are
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	// Gateways share a door: only new connections come to all of them.
-	gateway := in.Service.Service == rollout.Gateway
-	client := &http.Client{Timeout: p.Timeout, Transport: &http.Transport{MaxIdleConnsPerHost: p.PerSecond, DisableKeepAlives: gateway}}
+	// Where a door is shared, only new connections come to all of them.
+	shared := rollout.SharesDoor(in.Service.Service)
+	client := &http.Client{Timeout: p.Timeout, Transport: &http.Transport{MaxIdleConnsPerHost: p.PerSecond, DisableKeepAlives: shared}}
 	var running sync.WaitGroup
 	send := func(release string) {
-		req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, door+path, nil)
+		req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, doors[release]+path, nil)
 		if err != nil {
 			return
 		}
 		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-		if !gateway {
+		if !shared {
 			req.Header.Set(releaseHeader, release)
 		}
 		if res, err := client.Do(req); err == nil {

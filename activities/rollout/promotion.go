@@ -48,7 +48,7 @@ func (a *Activities) FindLastGood(ctx context.Context, in CurrentInput) (string,
 
 // ProveRelease fails with UnprovenType when a release must be proven by another environment, and is not. Otherwise it says what proves it.
 func (a *Activities) ProveRelease(ctx context.Context, in CurrentInput) (string, error) {
-	if a.ProveIn == "" {
+	if a.ProveIn == "" || !rollout.Runs(a.ProveIn, in.Service.Service) {
 		return "no environment is there to prove it", nil
 	}
 	history, err := a.Promotions.Promotions(ctx, a.ProveIn, in.Service.Service)

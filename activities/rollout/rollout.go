@@ -125,7 +125,6 @@ type AwaitInput struct {
 // AwaitReady returns when all instances are ready and registered. It fails with NotReadyType as soon as it is clear
 // that they will not be, or after Within.
 func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
-	app := discovery.App(in.Service.Service, in.Environment)
 	return a.poll(ctx, in.Service, in.Within, func(observed target.Observed) (waiting string, err error) {
 		ready, waiting, failed := rollout.Judge(observed, in.Release, in.Replicas)
 		if failed != "" {
@@ -134,11 +133,11 @@ func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
 		if !ready {
 			return waiting, nil
 		}
-		snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
+		n, err := a.up(ctx, in.Service, in.Release)
 		if err != nil {
-			return "", awayError{fmt.Errorf("the registry does not answer: %w", err)}
+			return "", err
 		}
-		if n := registered(snapshot, app, in.Release); n < in.Replicas {
+		if n < in.Replicas {
 			return fmt.Sprintf("%d of %d instances are registered", n, in.Replicas), nil
 		}
 		return "", nil
@@ -147,16 +146,15 @@ func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
 
 // AwaitGone returns when no instance of the release is left, on the target and in the registry.
 func (a *Activities) AwaitGone(ctx context.Context, in AwaitInput) error {
-	app := discovery.App(in.Service.Service, in.Environment)
 	return a.poll(ctx, in.Service, 0, func(observed target.Observed) (waiting string, err error) {
 		if n := len(observed.Of(in.Release)); n > 0 {
 			return fmt.Sprintf("%d instances still drain", n), nil
 		}
-		snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
+		n, err := a.up(ctx, in.Service, in.Release)
 		if err != nil {
-			return "the registry does not answer: " + err.Error(), nil
+			return "", err
 		}
-		if n := registered(snapshot, app, in.Release); n > 0 {
+		if n > 0 {
 			return fmt.Sprintf("%d instances are still registered", n), nil
 		}
 		return "", nil
@@ -178,16 +176,6 @@ func (a *Activities) SetTraffic(ctx context.Context, in TrafficInput) error {
 		return fenced(a.Traffic.ClearSplit(ctx, app, in.Fence))
 	}
 	return fenced(a.Traffic.SetSplit(ctx, app, in.Split, in.Fence))
-}
-
-func registered(snapshot discovery.Snapshot, app, release string) int {
-	n := 0
-	for _, i := range snapshot.App(app).Instances {
-		if i.Release == release && i.Status == discovery.StatusUp {
-			n++
-		}
-	}
-	return n
 }
 
 // Progress is what an activity that waits or watches tells with its heartbeats.

@@ -117,7 +117,7 @@ const watchInterval = time.Second
 // WatchRelease analyses a release again and again while it has traffic, and sends it requests of its own. It returns when it is
 // cancelled, which is its good end, or fails as AnalyseRelease does. With conclusive it returns once the analysis has passed.
 func (a *Activities) WatchRelease(ctx context.Context, in WatchInput, conclusive bool) (Analysis, error) {
-	stop := a.Probes.start(ctx, in)
+	stop := a.Probes.start(ctx, in, a.doors(ctx, in))
 	defer stop()
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()

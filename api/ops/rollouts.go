@@ -67,7 +67,7 @@ type RolloutPlan struct {
 	ApproveWithin string   `json:"approveWithin,omitempty" doc:"How long it waits for an approval." example:"24h"`
 	Unproven      string   `json:"unproven,omitempty" maxLength:"500" doc:"Why the release may go to production though staging does not run it." example:"staging is being rebuilt"`
 	Rollback      bool     `json:"rollback,omitempty" doc:"Instead of a release: go back at once to the last one that is known to be good."`
-	Strategy      string   `json:"strategy,omitempty" enum:"canary,blue-green,rolling" doc:"canary: traffic moves in steps; blue-green: at once; rolling: instance by instance. Default: canary, which is rolling for the gateway."`
+	Strategy      string   `json:"strategy,omitempty" enum:"canary,blue-green,rolling" doc:"canary: traffic moves in steps; blue-green: at once; rolling: instance by instance. Default: canary, which is rolling for the gateway and the registry."`
 	Weights       []int    `json:"weights,omitempty" nullable:"false" doc:"Percentages of traffic of a canary, rising to 100." example:"[10,50,100]"`
 	Soak          string   `json:"soak,omitempty" doc:"How long each weight is watched." example:"5s"`
 	ReadyWithin   string   `json:"readyWithin,omitempty" doc:"How long new instances may take to become ready." example:"60s"`

@@ -103,6 +103,11 @@ type migrated struct {
 	migrate migrator
 }
 
+// Migrated lets Run migrate the database of a service that opens it by itself.
+func Migrated(migrations fs.FS) fx.Option {
+	return migrated{migrate: newMigrator(migrations), Option: fx.Options()}
+}
+
 func migrate(ctx context.Context, cfg postgres.Config, migrations fs.FS) error {
 	if deadline, ok := ctx.Deadline(); ok { // end before fx does, which would say that it took too long and no more
 		var cancel context.CancelFunc

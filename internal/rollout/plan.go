@@ -78,8 +78,13 @@ func (p Plan) Waves() [][]Part {
 	return waves
 }
 
+// skips reports whether a service is left out of an environment, because that runs none of its own and another one of the plan does.
+func (p Plan) skips(environment, service string) bool {
+	return !Runs(environment, service) && slices.ContainsFunc(p.Environments, func(other string) bool { return Runs(other, service) })
+}
+
 // order is that in which services depend on each other: what others ask comes first, the door last.
-var order = []string{"configuration-service", "student-service", Gateway}
+var order = []string{Registry, "configuration-service", "student-service", Gateway}
 
 // Subject names the services.
 func (p Plan) Subject() string {
@@ -134,6 +139,9 @@ func (p Plan) Faults() []Fault {
 	}
 	for _, environment := range p.Environments {
 		for _, part := range p.Services {
+			if p.skips(environment, part.Service) {
+				continue
+			}
 			for _, f := range p.Request(environment, part).Faults() {
 				if !slices.Contains(faults, f) {
 					faults = append(faults, f)

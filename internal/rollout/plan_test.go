@@ -62,6 +62,23 @@ func TestWavesGoOneAfterTheOther(t *testing.T) {
 	}
 }
 
+func TestTheRegistryIsRolledOutWhereItRuns(t *testing.T) {
+	t.Parallel()
+	p := goodPlan()
+	p.Services = append(p.Services, Part{Service: Registry, Release: "/srv/eureka-server", Wave: 1})
+	p = p.WithDefaults()
+	if faults := p.Faults(); len(faults) > 0 || p.Services[0].Service != Registry {
+		t.Errorf("a plan through both environments: %v, in the order %v", faults, p.Services)
+	}
+	if r := p.Request(Production, p.Services[0]); r.Strategy != Rolling || len(r.Weights) > 0 {
+		t.Errorf("its instances share a door, and it is to be rolled out by %s, %v %%", r.Strategy, r.Weights)
+	}
+	p.Environments = []string{"staging"}
+	if faults := p.Faults(); len(faults) != 1 || faults[0].Field != "environment" {
+		t.Errorf("a plan through staging alone: %v", faults)
+	}
+}
+
 func TestPlanFaultsNamesEachOnce(t *testing.T) {
 	t.Parallel()
 	p := Plan{Environments: []string{"staging", "moon", "moon"}, Services: []Part{{Service: "the cafeteria", Release: "relative"}}, ApproveWithin: time.Second,

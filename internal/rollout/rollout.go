@@ -16,17 +16,28 @@ import (
 	"github.com/school-sms/sms/internal/target"
 )
 
-// Gateway is the service that splits traffic for the others, and has nobody to split its own.
-const Gateway = "api-gateway"
+// Services whose instances share a door: they get traffic from their start, in equal parts, and nobody splits it.
+const (
+	// Gateway splits the traffic of the others.
+	Gateway = "api-gateway"
+	// Registry is where the others are found. It is in no registry itself: what runs of it is known by its target alone.
+	Registry = "eureka-server"
+)
+
+// SharesDoor reports whether the instances of a service share a door.
+func SharesDoor(service string) bool { return service == Gateway || service == Registry }
 
 // Production is the environment that needs proof and approval.
 const Production = "production"
 
 // Services that are rolled out here. A Request may name another, which its target then has to know.
-func Services() []string { return []string{Gateway, "configuration-service", "student-service"} }
+func Services() []string { return slices.Clone(order) }
 
 // Environments that can be rolled out to.
 func Environments() []string { return []string{Production, "staging"} }
+
+// Runs reports whether an environment runs a service of its own: the registry of production serves all.
+func Runs(environment, service string) bool { return service != Registry || environment == Production }
 
 // Request asks for a rollout of one service in one environment.
 type Request struct {
@@ -43,7 +54,7 @@ type Request struct {
 	Converge bool `json:"converge,omitempty"`
 	// Unproven says why a release may go to production that staging does not run. Empty: it may not.
 	Unproven string `json:"unproven,omitempty"`
-	// Strategy is how traffic comes to the new release. Default: canary. That is rolling for the gateway, whose instances share a door.
+	// Strategy is how traffic comes to the new release. Default: canary. That is rolling for services whose instances share a door.
 	Strategy string `json:"strategy,omitempty"`
 	// Weights are the percentages of traffic that the new release gets, one after the other; the last is 100. Only for canaries.
 	// Default: 10, 50, 100.
@@ -93,7 +104,7 @@ func (r Request) WithDefaults() Request {
 	if r.Strategy == "" {
 		r.Strategy = Canary
 	}
-	if r.Service == Gateway && r.Strategy == Canary {
+	if SharesDoor(r.Service) && r.Strategy == Canary {
 		r.Strategy, r.Weights = Rolling, nil
 	}
 	switch {
@@ -153,6 +164,9 @@ func (r Request) Faults() []Fault {
 	}
 	if !serviceName.MatchString(r.Service) {
 		fault("service", "%q is not the name of a service, such as %s", r.Service, Gateway)
+	}
+	if !Runs(r.Environment, r.Service) {
+		fault("environment", "%q has no %s of its own: the one of %s serves it", r.Environment, r.Service, Production)
 	}
 	switch none := r.Rollback || r.Converge; {
 	case none && r.Release != "":

@@ -46,7 +46,7 @@ func (p *Platform) status() Status {
 		s.Ports[port.name] = *port.value
 	}
 	fixed := map[string]int{"postgres": p.options.PostgresPort, replicaProcess: p.options.PostgresReplicaPort, "temporal-server": p.options.TemporalPort,
-		"eureka-server": p.options.RegistryPort, "ops-service": p.options.OpsPort, "ops-worker": p.options.WorkerPort}
+		"ops-service": p.options.OpsPort, "ops-worker": p.options.WorkerPort}
 	for _, fixedProcess := range p.fixedProcesses() {
 		ps := fixedProcess.snapshot()
 		ps.Port = fixed[ps.Name]

@@ -51,6 +51,8 @@ func serviceDatabase(environment, service string) (db database, ok bool) {
 		return studentDatabase(environment), true
 	case "configuration-service":
 		return configurationDatabase(environment), true
+	case registryService:
+		return registryDatabase, true
 	default:
 		return database{}, false
 	}

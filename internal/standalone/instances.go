@@ -25,6 +25,9 @@ import (
 
 const loopback = "127.0.0.1"
 
+// registryService runs in production, for both environments.
+const registryService = "eureka-server"
+
 // instance is one process of a release.
 type instance struct {
 	*process
@@ -84,9 +87,11 @@ func (f *fleet) Status(_ context.Context, environment, service string) (target.O
 	observed := target.Observed{Tracks: tracks}
 	for _, i := range f.of(environment, service) {
 		s := i.snapshot()
-		observed.Instances = append(observed.Instances, target.Instance{
-			Name: i.name, Release: i.release, Ready: s.State == Ready, Restarts: s.Restarts, Failure: cmp.Or(s.Failure, s.Ended),
-		})
+		of := target.Instance{Name: i.name, Release: i.release, Ready: s.State == Ready, Restarts: s.Restarts, Failure: cmp.Or(s.Failure, s.Ended)}
+		if of.Ready {
+			of.Address = address(int(i.port.Load()))
+		}
+		observed.Instances = append(observed.Instances, of)
 	}
 	return observed, nil
 }
@@ -149,21 +154,17 @@ func (f *fleet) forget(i *instance) {
 	f.instances = slices.DeleteFunc(f.instances, func(other *instance) bool { return other == i })
 }
 
-// stopAll ends every instance of a service in all environments, for good; with no service, every instance. It waits.
-func (f *fleet) stopAll(services ...string) {
+// close lets nothing new begin, and returns the instances of the services in all environments.
+func (f *fleet) close(services []string) (of []*process) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.closed = true
-	var stopping []*instance
 	for _, i := range f.instances {
-		if len(services) == 0 || slices.Contains(services, i.service) {
-			i.askToHurry()
-			stopping = append(stopping, i)
+		if slices.Contains(services, i.service) {
+			of = append(of, i.process)
 		}
 	}
-	f.mu.Unlock()
-	for _, i := range stopping {
-		<-i.done
-	}
+	return of
 }
 
 // newInstance is called with mu held.

@@ -68,7 +68,7 @@ func (o *Options) ports() []port {
 		{"configuration-service", "SMS_CONFIGURATION_PORT", &o.ConfigurationPort},
 		{"ops-service", "SMS_OPS_PORT", &o.OpsPort},
 		{"ops-worker", "SMS_WORKER_PORT", &o.WorkerPort},
-		{"eureka-server", "SMS_REGISTRY_PORT", &o.RegistryPort},
+		{registryService, "SMS_REGISTRY_PORT", &o.RegistryPort},
 		{"temporal-server", "SMS_TEMPORAL_PORT", &o.TemporalPort},
 		{"Temporal web UI", "SMS_TEMPORAL_UI_PORT", &o.TemporalUIPort},
 		{"PostgreSQL", "SMS_POSTGRES_PORT", &o.PostgresPort},

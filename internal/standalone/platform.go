@@ -27,8 +27,8 @@ type Platform struct {
 	// installed is the digest of each program in BinDir. All run from their copies in the data directory, so that a build
 	// beside a running platform changes nothing.
 	installed map[string]string
-	// doors are the sockets on well-known ports, of the gateways by environment and service, of others by their name. They are held
-	// here, so that connections wait in them, rather than be refused, while nobody accepts.
+	// doors are the sockets on well-known ports, of services by environment and service, of others by their name. They are held here,
+	// so that connections wait in them, rather than be refused, while nobody accepts.
 	doors   map[string]*net.TCPListener
 	notices *child.Notices
 	up      atomic.Bool   // everything has been ready once
@@ -121,7 +121,7 @@ func (p *Platform) claim(ctx context.Context) error {
 		return err
 	}
 	p.fleet = &fleet{platform: p, desired: desired}
-	ports := map[string]int{"eureka-server": p.options.RegistryPort, "ops-service": p.options.OpsPort, "ops-worker": p.options.WorkerPort}
+	ports := map[string]int{serviceKey(Production, registryService): p.options.RegistryPort, "ops-service": p.options.OpsPort, "ops-worker": p.options.WorkerPort}
 	for _, environment := range p.options.environments() {
 		ports[serviceKey(environment, "api-gateway")] = p.gatewayPort(environment)
 	}
@@ -181,7 +181,6 @@ func (p *Platform) startServices(ctx context.Context) error {
 	}
 	started := []*process{
 		p.temporalProcess(),
-		p.httpProcess("eureka-server", p.databaseEnv(registryDatabase)),
 		p.httpProcess("ops-service", p.databaseEnv(opsDatabase), p.temporalEnv(), p.workerEnv()),
 		p.httpProcess("ops-worker", p.databaseEnv(opsDatabase), p.temporalEnv(), p.workerEnv()),
 	}
@@ -233,7 +232,7 @@ func (p *Platform) replicas(environment string) map[string]int {
 		return map[string]int{"api-gateway": 1, "student-service": 1, "configuration-service": 1}
 	}
 	return map[string]int{"api-gateway": p.options.GatewayReplicas, "student-service": p.options.StudentReplicas,
-		"configuration-service": p.options.ConfigurationReplicas}
+		"configuration-service": p.options.ConfigurationReplicas, registryService: 1}
 }
 
 // add starts a process that runs once, and waits until it is ready.
@@ -271,17 +270,16 @@ func (p *Platform) shutdown() {
 	for _, process := range p.fixedProcesses() {
 		byName[process.name] = process
 	}
-	p.fleet.stopAll("api-gateway")
-	for _, stage := range [][]string{{"ops-service", "ops-worker"}, {"eureka-server", "temporal-server", replicaProcess}, {"postgres"}} {
-		var stopping []*process
+	for _, stage := range [][]string{{"api-gateway"}, {"ops-service", "ops-worker", "student-service", "configuration-service"},
+		{registryService, "temporal-server", replicaProcess}, {"postgres"}} {
+		stopping := p.fleet.close(stage)
 		for _, name := range stage {
 			if process := byName[name]; process != nil {
-				process.askToHurry()
 				stopping = append(stopping, process)
 			}
 		}
-		if stage[0] == "ops-service" {
-			p.fleet.stopAll()
+		for _, process := range stopping {
+			process.askToHurry()
 		}
 		for _, process := range stopping {
 			<-process.done

@@ -16,7 +16,7 @@ import (
 )
 
 // programs are the binaries that `sms up` runs, besides PostgreSQL's.
-var programs = []string{"temporal-server", "eureka-server", "api-gateway", "student-service", "configuration-service", "ops-service", "ops-worker"}
+var programs = []string{"temporal-server", registryService, "api-gateway", "student-service", "configuration-service", "ops-service", "ops-worker"}
 
 // supervisedBy marks the environment of every child with the data directory that it belongs to.
 const supervisedBy = "SMS_SUPERVISED_BY"

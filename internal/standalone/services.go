@@ -41,8 +41,10 @@ func (p *Platform) databaseEnv(db database) []string {
 func (p *Platform) serviceEnv(environment, service string) []string {
 	env := p.httpEnv(environment)
 	if db, ok := serviceDatabase(environment, service); ok {
-		env = append(append(env, p.databaseEnv(db)...), p.replicaEnv(db)...)
-		env = append(env, "DATABASE_MIGRATE=false") // a rollout does, or waits with it
+		env = append(append(env, p.databaseEnv(db)...), "DATABASE_MIGRATE=false") // a rollout does, or waits with it
+		if service != registryService {
+			env = append(env, p.replicaEnv(db)...)
+		}
 	}
 	if service == "student-service" {
 		env = append(env, "SCHOOL_SETTINGS_TOKEN_FILE="+p.layout.studentToken())

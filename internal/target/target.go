@@ -41,6 +41,8 @@ type Instance struct {
 	Name    string `json:"name"`
 	Release string `json:"release"`
 	Ready   bool   `json:"ready"`
+	// Address is host:port of what answers as this instance alone, while it is ready.
+	Address string `json:"address,omitempty"`
 	// Restarts counts how often it has ended by itself.
 	Restarts int `json:"restarts"`
 	// Failure says why it is not ready, or else why it ended last by itself; empty when it never did.

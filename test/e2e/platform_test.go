@@ -217,12 +217,12 @@ func running(dataDir string) []string {
 	return found
 }
 
-// process returns the first running process whose name begins like this.
+// process returns the first running process whose name, with or without its environment, begins like this.
 func (p *platform) process(name string) standalone.ProcessStatus {
 	p.t.Helper()
 	p.refresh()
 	for _, ps := range p.status.Processes {
-		if strings.HasPrefix(ps.Name, name) {
+		if strings.HasPrefix(ps.Name, name) || strings.HasPrefix(filepath.Base(ps.Name), name) {
 			return ps
 		}
 	}

@@ -35,7 +35,7 @@ func TestRestartsLoseNothing(t *testing.T) {
 	p := up(t, dir, "--no-staging")
 	var made struct{ StudentID string }
 	p.call(http.MethodPost, "/api/v1/students", student("9000000004")).into(t, &made)
-	l := startTraffic(p, "/api/v1/students/"+made.StudentID)
+	l := startTraffic(p, schoolDay("/api/v1/students/"+made.StudentID))
 	defer l.end()
 
 	p.run(t, "SIGTERM", func(t *testing.T, p *platform) {

@@ -24,8 +24,9 @@ const callTimeout = 40 * time.Second
 // nothing by itself, and does not look whether the connection was closed: what a server cuts off is seen.
 type caller struct {
 	address, token string
-	fresh          bool            // a new connection for every request
-	ctx            context.Context // its end ends what is under way
+	fresh          bool                            // a new connection for every request
+	take           func(io.Reader) ([]byte, error) // how a body is read; nil: at once
+	ctx            context.Context                 // its end ends what is under way
 	conn           net.Conn
 	cut            func() bool // keeps the end of ctx from closing conn
 	reader         *bufio.Reader
@@ -81,7 +82,11 @@ func (c *caller) exchange(req *http.Request) (a answer, closes bool, err error) 
 		return a, true, fmt.Errorf("receive: %w", err)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
+	take := io.ReadAll
+	if c.take != nil {
+		take = c.take
+	}
+	body, err := take(res.Body)
 	if err != nil {
 		return a, true, fmt.Errorf("receive the body: %w", err)
 	}
@@ -116,11 +121,12 @@ type traffic struct {
 	began    time.Time
 	tallies  map[string]*tally
 	failures []string
+	made     []string // the ids of the students that were registered
 }
 
-// startTraffic sends about 200 requests a second to the production gateway.
-func startTraffic(p *platform, studentPath string) *traffic {
-	t := &traffic{kinds: schoolDay(studentPath), began: time.Now(), tallies: map[string]*tally{}}
+// startTraffic sends requests to the production gateway.
+func startTraffic(p *platform, kinds []kind) *traffic {
+	t := &traffic{kinds: kinds, began: time.Now(), tallies: map[string]*tally{}}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	address, token := strings.TrimPrefix(p.status.URLs["gateway"], "http://"), p.token()
 	for _, k := range t.kinds {
@@ -160,6 +166,10 @@ func (t *traffic) count(k kind, began time.Time, a answer, err error) {
 	of.sent++
 	of.slowest = max(of.slowest, took)
 	if err == nil && slices.Contains(k.want, a.Status) {
+		var made struct{ StudentID string }
+		if a.Status == http.StatusCreated && json.Unmarshal(a.Body, &made) == nil && made.StudentID != "" {
+			t.made = append(t.made, made.StudentID)
+		}
 		return
 	}
 	of.failed++
@@ -254,6 +264,14 @@ func waitForSettings(c *caller, _, _ int) (answer, error) {
 	return c.do(http.MethodGet, fmt.Sprintf("%s?waitForVersion=%d", path, now.Version), nil)
 }
 
+// studentColumns is the first line of a file of students.
+const studentColumns = "firstName,lastName,dateOfBirth,street,city,state,pinCode,country,mobile,fatherNameOrGuardian,motherName,caste\n"
+
+func studentRow(lastName, mobile string) string {
+	return fmt.Sprintf("Asha,%s,%s,12 MG Road,Pune,Maharashtra,411001,India,%s,Ravi Verma,Sunita Verma,General\n", lastName,
+		time.Now().AddDate(-10, 0, 0).Format(time.DateOnly), mobile)
+}
+
 // trickle sends a file of students row by row over 5 s.
 func trickle(c *caller, client, n int) (answer, error) {
 	const rows, each = 50, 100 * time.Millisecond
@@ -262,11 +280,10 @@ func trickle(c *caller, client, n int) (answer, error) {
 	go func() {
 		tick := time.NewTicker(each)
 		defer tick.Stop()
-		_, err := io.WriteString(file, "firstName,lastName,dateOfBirth,street,city,state,pinCode,country,mobile,fatherNameOrGuardian,motherName,caste\n")
-		born := time.Now().AddDate(-10, 0, 0).Format(time.DateOnly)
+		_, err := io.WriteString(file, studentColumns)
 		for row := 0; row < rows && err == nil; row++ {
 			<-tick.C
-			_, err = fmt.Fprintf(file, "Asha,Verma,%s,12 MG Road,Pune,Maharashtra,411001,India,6%02d%02d%05d,Ravi Verma,Sunita Verma,General\n", born, client, row, n)
+			_, err = io.WriteString(file, studentRow("Verma", fmt.Sprintf("6%02d%02d%05d", client, row, n)))
 		}
 		file.Close()
 	}()

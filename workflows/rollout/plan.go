@@ -218,6 +218,16 @@ func (r *planRun) thaw(ctx workflow.Context, environment string) error {
 // wave is the rollouts of some services at once. Each puts back by itself what fails; the first that fails ends the others.
 func (r *planRun) wave(ctx workflow.Context, environment string, parts []rollout.Part) error {
 	var names []string
+	parts = slices.DeleteFunc(slices.Clone(parts), func(part rollout.Part) bool {
+		skipped := !rollout.Runs(environment, part.Service)
+		if skipped {
+			r.Skip(fmt.Sprintf("Roll out %s: %s in %s", short(part.Release), part.Service, environment), "the one of "+rollout.Production+" serves it")
+		}
+		return skipped
+	})
+	if len(parts) == 0 {
+		return nil
+	}
 	for _, part := range parts {
 		verb := "Roll out " + short(part.Release)
 		if r.Each.Rollback {

@@ -41,7 +41,7 @@ func (w *planWorld) environment() *testsuite.TestWorkflowEnvironment {
 	register("BeginOperation", keep)
 	register("RecordOperation", keep)
 	register("ImportRelease", func(in activities.ImportInput) (target.Release, error) {
-		return target.Release{Digest: "sha256:" + strings.Repeat(map[string]string{"student-service": "a", "configuration-service": "c"}[in.Service], 64)}, nil
+		return target.Release{Digest: "sha256:" + strings.Repeat(map[string]string{"student-service": "a", "configuration-service": "c", rollout.Registry: "d"}[in.Service], 64)}, nil
 	})
 	register("FindFreeze", func(in activities.FreezeInput) (activities.Frozen, error) {
 		until, reason := rollout.Frozen(in.Freezes, in.Environment, in.At)
@@ -195,5 +195,21 @@ func TestAbortOfAPlan(t *testing.T) {
 				t.Errorf("began %v, recorded %s: %s", w.begun, last.State, last.Summary)
 			}
 		})
+	}
+}
+
+func TestPlanLeavesOutWhatAnEnvironmentDoesNotRun(t *testing.T) {
+	t.Parallel()
+	w := &planWorld{}
+	env := w.environment()
+	in := plan()
+	in.Gate, in.Services = false, append(in.Services[:1], rollout.Part{Service: rollout.Registry, Release: "/srv/eureka-server"})
+	env.ExecuteWorkflow(RolloutPlan, in)
+	want := []string{"staging student-service", "production eureka-server", "production student-service"}
+	if diff := cmp.Diff(want, w.begun); diff != "" || env.GetWorkflowError() != nil {
+		t.Errorf("%v, began (-want +got):\n%s", env.GetWorkflowError(), diff)
+	}
+	if record := string(w.last().Result); !strings.Contains(record, "eureka-server in staging") {
+		t.Errorf("the record does not say what was left out: %s", record)
 	}
 }

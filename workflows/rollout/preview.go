@@ -76,6 +76,9 @@ func Preview(ctx workflow.Context, asked PreviewInput) (Previewed, error) {
 	}
 	for _, environment := range in.Environments {
 		for _, part := range in.Services {
+			if !rollout.Runs(environment, part.Service) {
+				continue
+			}
 			step, err := p.look(in.Request(environment, part))
 			if err != nil {
 				return out, err

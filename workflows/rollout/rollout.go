@@ -146,9 +146,9 @@ func (r *run) forward(ctx workflow.Context) error {
 		return r.shift(ctx, 100)
 	}
 
-	// 3. Prove it before it gets traffic. A gateway is its own door: its instances share it already.
-	if r.Service == rollout.Gateway {
-		r.Skip("Smoke test before traffic, and move traffic in steps", "a gateway's instances share one door from their start")
+	// 3. Prove it before it gets traffic, unless its instances share a door: then they have it already.
+	if rollout.SharesDoor(r.Service) {
+		r.Skip("Smoke test before traffic, and move traffic in steps", "its instances share one door from their start")
 	} else {
 		in := smoke.Input{Environment: r.Environment, Service: r.Service, Release: r.outcome.To}
 		if err := r.smoke(ctx, "Smoke test before traffic", in); err != nil {
@@ -250,7 +250,7 @@ func (r *run) move(ctx workflow.Context) error {
 	switch {
 	case r.rolling(ctx):
 		return r.roll(ctx)
-	case r.Service == rollout.Gateway:
+	case rollout.SharesDoor(r.Service):
 		if !analysed(ctx) {
 			return nil
 		}
@@ -293,7 +293,7 @@ func (r *run) roll(ctx workflow.Context) error {
 		weight := 100 * r.beside / r.stable.Replicas
 		r.Step(fmt.Sprintf("Give %d of %d instances their share of the traffic for %s", r.beside, r.stable.Replicas, r.Soak))
 		err := r.watched(r.soak(ctx, func() error {
-			if r.Service == rollout.Gateway {
+			if rollout.SharesDoor(r.Service) {
 				return nil // has it since its start
 			}
 			return r.shift(ctx, weight)

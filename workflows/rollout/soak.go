@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -69,10 +70,18 @@ func (r *run) watch(ctx workflow.Context, in activities.WatchInput, conclusive b
 		over = !woken || left <= 0
 	}
 	stop()
-	if err := watched.Get(ctx, nil); !temporal.IsCanceledError(err) {
+	err := watched.Get(ctx, nil)
+	if err == nil || judged(err) || !temporal.IsCanceledError(err) && workflow.GetVersion(ctx, "watch", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return err
 	}
 	return ctx.Err()
+}
+
+// judged reports whether a watch failed because of the release. One that was told to end may as well fail because its worker is gone, or
+// too busy to be heard, and is then not tried again; that says nothing of the release.
+func judged(err error) bool {
+	verdict, ok := errors.AsType[*temporal.ApplicationError](err)
+	return ok && verdict.NonRetryable()
 }
 
 // analyse judges once.

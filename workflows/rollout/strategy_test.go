@@ -24,6 +24,7 @@ func TestStrategies(t *testing.T) {
 		"rolling": {rollout.Rolling, "student-service", []string{"new=0% old=100%", "canary=bbbbbbbbbbbb×1", "smoke bbbbbbbbbbbb", "new=50% old=50%",
 			"canary=bbbbbbbbbbbb×2", "new=100% old=0%"}},
 		"of a gateway":                {"", rollout.Gateway, []string{"new=0% old=100%", "canary=bbbbbbbbbbbb×1", "canary=bbbbbbbbbbbb×2"}},
+		"of a registry":               {"", rollout.Registry, []string{"new=0% old=100%", "canary=bbbbbbbbbbbb×1", "canary=bbbbbbbbbbbb×2"}},
 		"of a gateway, all instances": {rollout.BlueGreen, rollout.Gateway, []string{"new=0% old=100%", "canary=bbbbbbbbbbbb×2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
