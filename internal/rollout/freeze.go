@@ -52,8 +52,8 @@ func (f Freeze) faults(field string) []Fault {
 			check("environments", fmt.Errorf("%q is none of %v", environment, Environments()))
 		}
 	}
-	now := time.Now() // only whether it ever comes
-	if len(faults) == 0 && (from.Next(now, time.UTC).IsZero() || until.Next(now, time.UTC).IsZero()) {
+	leap := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC) // what does not come within five years from here never does
+	if len(faults) == 0 && (from.Next(leap, time.UTC).IsZero() || until.Next(leap, time.UTC).IsZero()) {
 		check("from", fmt.Errorf("%q or %q never comes", f.From, f.Until))
 	}
 	return faults
