@@ -17,7 +17,7 @@ import (
 const blackHole = "SMS_BLACK_HOLE"
 
 // asksTarget are the activities at which the target is black-holed. AnalyseRelease comes in the hole of WatchRelease.
-var asksTarget = []string{"ImportRelease", "ObserveTarget", "EnsureDeployment", "AwaitReady", "WatchRelease", "RemoveTrack", "AwaitGone"}
+var asksTarget = []string{"ImportRelease", "ObserveTarget", "ReadMigrations", "EnsureDeployment", "AwaitReady", "WatchRelease", "RemoveTrack", "AwaitGone"}
 
 // underWay is a rollout that runs.
 type underWay struct {

@@ -50,7 +50,7 @@ func (c cell) String() string {
 }
 
 // killed are the processes that are killed: of PostgreSQL all.
-var killed = []string{"ops-worker", "ops-service", "temporal-server", "postgres", "production/api-gateway", "eureka-server", "sms up"}
+var killed = []string{"ops-worker", "ops-service", "temporal-server", "postgres", "production/api-gateway", "production/eureka-server", "sms up"}
 
 // matrix is every activity × every process × before, during and after.
 func matrix(steps []step) (cells []cell) {
