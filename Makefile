@@ -28,12 +28,12 @@ build: deps ## build every program into bin/
 test: build ## run every test: unit, PostgreSQL, Temporal, replay, and end to end on `sms up`
 	@deploy/debian/install test && test/clients/install
 	@start=$$(date +%s); \
-	go test -trimpath -timeout 20m ./... && (cd cmd/temporal-server && go test -trimpath ./...) && \
+	go test -trimpath -timeout 40m ./... && (cd cmd/temporal-server && go test -trimpath ./...) && \
 	echo "make test took $$(( $$(date +%s) - start )) s"
 
 lint: ## gofmt, go vet, staticcheck, workflowcheck, and the floors of the house
 	@files=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$files" ] || { echo "gofmt would change: $$files"; exit 1; }
-	@go vet ./... && (cd cmd/temporal-server && go vet ./...) && cd test/clients/fargo && go vet ./...
+	@go vet -tags clocks ./... && (cd cmd/temporal-server && go vet ./...) && cd test/clients/fargo && go vet ./...
 	@go run $(STATICCHECK) ./...
 	@go run $(WORKFLOWCHECK) -config workflows/workflowcheck.yaml ./workflows/...
 	@go test -count=1 ./test/floors
@@ -54,7 +54,7 @@ soak-backups: build ## damage backups in every way, make 100 while others write,
 	@SMS_BACKUP_KILLS=20 go test -count=1 -timeout 60m -parallel 5 -v -run TestBackupsSurviveKills ./test/operations
 
 soak-rollouts: build ## kill -9 around every activity of a rollout, freeze its worker, shift its clock, black-hole its target: docs/evidence/rollout-*.txt
-	@SMS_ROLLOUT_KILLS=$${SMS_ROLLOUT_KILLS:-all} SMS_WORKER_CLOCKS=1 go test -count=1 -timeout 8h -parallel 4 -v \
+	@SMS_ROLLOUT_KILLS=$${SMS_ROLLOUT_KILLS:-all} go test -tags clocks -count=1 -timeout 8h -parallel 4 -v \
 	    -run 'TestRolloutsSurviveKills|TestFrozenWorkerIsFenced|TestWorkerClocksDoNotMatter' ./test/e2e
 	@SMS_BLACK_HOLE=10m go test -count=1 -timeout 4h -parallel 3 -v -run TestBlackHoledTarget ./test/e2e
 

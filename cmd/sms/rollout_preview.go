@@ -41,7 +41,7 @@ func (g *globals) preview(cmd *cobra.Command, body map[string]any) error {
 				gate = ""
 			}
 			if step.Proof != "" {
-				note(i+1, "proven by "+step.Proof)
+				note(i+1, "proof: "+step.Proof)
 			}
 			for _, migration := range step.Migrations {
 				note(i+1, "migrates: "+migration)

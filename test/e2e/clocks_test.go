@@ -1,3 +1,5 @@
+//go:build clocks
+
 package e2e
 
 import (
@@ -14,16 +16,10 @@ import (
 	"time"
 )
 
-// workerClocks asks for TestWorkerClocksDoNotMatter, which compiles Go's library anew: that takes minutes.
-const workerClocks = "SMS_WORKER_CLOCKS"
-
 // TestWorkerClocksDoNotMatter does the same rollout with a worker whose clock is right, 10 minutes ahead and 10 minutes behind. It takes the
-// same steps, and no soak is shorter or much longer.
+// same steps, and no soak is shorter or much longer. It compiles Go's library anew, which takes minutes: hence the build constraint.
 func TestWorkerClocksDoNotMatter(t *testing.T) {
 	t.Parallel()
-	if os.Getenv(workerClocks) == "" {
-		t.Skipf("set %s=1 to run it", workerClocks)
-	}
 	dir := newDataDir(t)
 	worker := build(t, "ops-worker", "../../cmd/ops-worker", "-overlay", shiftedClock(t))
 	p := up(t, dir, "--no-staging", "SMS_START_TIMEOUT="+startWithin.String(), "SMS_BIN_DIR="+programsWith(t, worker))

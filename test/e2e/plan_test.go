@@ -38,7 +38,7 @@ func TestPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out, code := p.sms("rollout", "start", "--plan", plan, "--dry-run"); code != 0 || strings.Count(out, "student-service") != 2 || !strings.Contains(out, "waits for an approval") ||
-		!strings.Contains(out, "proven by the rollout in staging, before this one") {
+		!strings.Contains(out, "proof: the rollout in staging, before this one") {
 		t.Errorf("the preview: exit %d\n%s", code, out)
 	}
 	if now := p.releases("student-service"); !slices.Equal(now, stable) {
