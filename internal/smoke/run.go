@@ -139,7 +139,7 @@ func (r *run) check(ctx context.Context, suite string, c Check, v values) (expec
 
 func (r *run) try(ctx context.Context, suite string, c Check, v values) (expected, found string) {
 	r.mayLeave(suite, c, v)
-	a := r.ask(ctx, c.Request, v, r.Release != "" && c.Service == r.Service)
+	a := r.ask(ctx, c.Request, v, r.directed(c))
 	var missed string
 	if a.code > 0 && (a.code < http.StatusBadRequest || slices.Contains(c.Expect.Status, a.code)) {
 		missed = v.capture(c.Capture, a) // whatever else is wrong: what was made must be found again
@@ -180,3 +180,6 @@ func (v values) capture(all map[string]Source, a answer) (missed string) {
 	}
 	return missed
 }
+
+// directed reports whether a check is for the release that is tested alone.
+func (r *run) directed(c Check) bool { return r.Release != "" && c.Service == r.Service }

@@ -375,6 +375,32 @@ func TestCleanup(t *testing.T) {
 	}
 }
 
+// Of two releases one answers nothing: which of them is tested does not matter.
+func TestCleanupGoesToTheReleaseThatWorks(t *testing.T) {
+	t.Parallel()
+	for name, works := range map[string]string{"the tested one": "sha256:new", "another": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var s *system
+			s = newSystem(t, map[string]http.HandlerFunc{"DELETE /named": func(w http.ResponseWriter, r *http.Request) {
+				if asked := r.Header.Get(releaseHeader); asked != works {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				w.Header().Set(releaseHeader, works)
+				delete(s.things, "/named")
+			}})
+			r := Runner{Target: Target{URL: s.URL, Service: "a", Release: "sha256:new"}}.Run(t.Context(), suite(t, `
+name: s
+checks:
+  - {name: c, service: a, request: {method: PUT, path: /named, body: {b: 1}}, expect: {status: 418}, cleanup: [{request: {method: DELETE, path: /named}}]}`))
+			if len(r.Checks) != 1 || len(s.things) != 0 {
+				t.Errorf("left %v: %+v", s.things, r.Checks)
+			}
+		})
+	}
+}
+
 func TestWhatADeadRunHasLeftIsCleanedUpFirst(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, nil)

@@ -85,7 +85,8 @@ func TestWhatCouldBeHadBackAndWhyBackupsAreKept(t *testing.T) {
 		t.Errorf("before any backup: %+v", r)
 	}
 	made := p.verified(p.start())
-	r := recovery()
+	var r ops.Recovery
+	eventually(t, func() bool { r = recovery(); return r.Point != nil }, func() string { return "the backup is not on record" }) // its workflow said so first
 	if r.State != ops.InTime || r.Point == nil || r.Point.BackupID != made.ID || r.Point.AgeSeconds <= 0 || r.Point.AgeSeconds > patience.Seconds() ||
 		r.Point.Bytes == 0 || r.Point.DumpBytes <= r.Point.Bytes || r.Time == nil || r.Time.Seconds <= 0 || r.LastRun.ID != made.ID {
 		t.Errorf("after a backup: %+v", r)
