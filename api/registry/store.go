@@ -94,17 +94,21 @@ select app, shares, sticky, fence, updated_by, updated_at
 const everything = -1
 
 // since reads what was committed after a position. What is committed meanwhile may be in it too, beyond the position it names.
-// Both clocks are read at one moment, which makes instants of its times.
+// The clock here is read before the database's, by no more than a round trip, which makes instants of its times: none is later than
+// it was, so that what was changed here after it was stored is known to be newer.
 func (s store) since(ctx context.Context, position int64, now func() instant) (news, error) {
 	var n news
 	var clock time.Time
-	var read instant
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return n, fmt.Errorf("read what is stored: %w", err)
+	}
+	defer conn.Release()
+	read := now()
 	at := func(t time.Time) instant { return read - clock.Sub(t) }
 	batch := &pgx.Batch{}
 	batch.Queue(selectClock).QueryRow(func(row pgx.Row) error {
-		err := row.Scan(&n.position, &clock)
-		read = now()
-		return err
+		return row.Scan(&n.position, &clock)
 	})
 	batch.Queue(selectDepartures, position).Query(func(rows pgx.Rows) error {
 		var d departure
@@ -140,7 +144,7 @@ func (s store) since(ctx context.Context, position int64, now func() instant) (n
 		})
 		return err
 	})
-	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		return news{}, fmt.Errorf("read what is stored: %w", err)
 	}
 	return n, nil
