@@ -19,8 +19,9 @@ import (
 
 const (
 	// planWithin bounds the look into a release's migrations. Pending ones are looked into with a grammar that is compiled first: two
-	// seconds of one core, which a busy machine spreads out.
-	planWithin = 5 * time.Minute
+	// seconds of one core, which a busy machine spreads out. One that says nothing is taken for one that does not know the command: if
+	// it does need migrations, its instances will not become ready.
+	planWithin = 30 * time.Second
 	// mostSaid bounds what is kept of a release's answer, and of its complaints.
 	mostSaid, mostComplained = 1 << 20, 300
 	// endWithin is how long a release that has answered may keep its output open.
@@ -29,9 +30,13 @@ const (
 
 // Migrations implements target.Target.
 func (f *fleet) Migrations(ctx context.Context, environment, service, release string) (migration.Plan, error) {
-	ctx, cancel := context.WithTimeout(ctx, planWithin)
+	bounded, cancel := context.WithTimeout(ctx, planWithin)
 	defer cancel()
-	return f.migrate(ctx, environment, service, release, migration.PlanFlag)
+	plan, err := f.migrate(bounded, environment, service, release, migration.PlanFlag)
+	if bounded.Err() != nil && ctx.Err() == nil {
+		return migration.Plan{Untold: fmt.Sprintf("it does not answer %s %s within %s", migration.Command, migration.PlanFlag, planWithin)}, nil
+	}
+	return plan, err
 }
 
 // Migrate implements target.Target.

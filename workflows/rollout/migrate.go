@@ -21,7 +21,7 @@ import (
 
 const (
 	// readMigrationsWithin bounds one attempt to ask a release, which the target bounds more tightly.
-	readMigrationsWithin = 6 * time.Minute
+	readMigrationsWithin = time.Minute
 	// longestMigration bounds one attempt of a migration, or of a wait for somebody else's backup, which their heartbeats guard.
 	longestMigration = 12 * time.Hour
 	// backupTries is how often a backup gives way to one that was begun at the same moment.

@@ -71,6 +71,7 @@ var _ target.Target = Client{}
 const (
 	answerWithin = 5 * time.Second
 	importWithin = 25 * time.Second
+	planWithin   = 45 * time.Second // a release is given 30 s to say what it would migrate
 )
 
 // NewClient makes a client of the `sms up` that listens on the socket.
@@ -112,11 +113,11 @@ func (c Client) Remove(ctx context.Context, environment, service, track string, 
 // Migrations implements target.Target.
 func (c Client) Migrations(ctx context.Context, environment, service, release string) (migration.Plan, error) {
 	var plan migration.Plan
-	return plan, c.Call(ctx, http.MethodGet, "/v1/migrations/"+environment+"/"+service+"/"+release, nil, &plan)
+	return plan, c.within(ctx, planWithin, http.MethodGet, "/v1/migrations/"+environment+"/"+service+"/"+release, nil, &plan)
 }
 
 // Migrate implements target.Target.
 func (c Client) Migrate(ctx context.Context, m target.Migration) (migration.Plan, error) {
 	var plan migration.Plan
-	return plan, c.Call(ctx, http.MethodPost, "/v1/migrations", m, &plan)
+	return plan, c.Caller.Call(ctx, http.MethodPost, "/v1/migrations", m, &plan) // for as long as it takes
 }
