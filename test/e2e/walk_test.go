@@ -304,7 +304,7 @@ func walkRollouts(t *testing.T, p *platform) {
 	}
 
 	good := p.releases("student-service")
-	breaksQueries := "#!/bin/sh\nexport DATABASE_URL=$(echo \"$DATABASE_URL\" | sed 's#/student_db$#/postgres#')\nexec " +
+	breaksQueries := "#!/bin/sh\nexport DATABASE_URL=\"$DATABASE_URL?search_path=nowhere\"\nexec " +
 		filepath.Join(p.dataDir, "releases", "student-service", strings.TrimPrefix(good[0], "sha256:"), "student-service") + "\n"
 	for name, bad := range map[string]struct{ script, reason string }{
 		"will not start":       {"#!/bin/sh\necho no such setting >&2\nexit 3\n", "ended with status 3: no such setting"},
