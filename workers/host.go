@@ -23,7 +23,7 @@ const (
 	heartbeatThrottle = 250 * time.Millisecond
 	// maxActivities is how many activities run at once, waiting ones included.
 	maxActivities = 200
-	// refreshAgain is the time between two looks at whether schedules know the next changes of their zones' clocks.
+	// refreshAgain is the time between two looks at whether schedules are as they are meant, and know the next changes of their zones' clocks.
 	refreshAgain = 24 * time.Hour
 	// ensureTimeout bounds one attempt to create or refresh a schedule.
 	ensureTimeout = 10 * time.Second
@@ -112,8 +112,8 @@ func (h *Host) newWorker(broken func(error)) worker.Worker {
 	return w
 }
 
-// keepSchedules creates the schedules that are missing, once Temporal is there, and from then on sees to the changes of
-// their zones' clocks.
+// keepSchedules creates the schedules that are missing, once Temporal is there, makes those that are there do what this version means by
+// them, and from then on sees to the changes of their zones' clocks.
 func (h *Host) keepSchedules(ctx context.Context) {
 	for _, definition := range h.schedules {
 		for waiting := false; ctx.Err() == nil; pause(ctx, startAgain) {
@@ -132,7 +132,7 @@ func (h *Host) keepSchedules(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		for _, definition := range h.schedules {
-			h.refresh(ctx, definition.ID)
+			h.refresh(ctx, definition)
 		}
 		pause(ctx, refreshAgain)
 	}
@@ -145,15 +145,15 @@ func (h *Host) ensure(ctx context.Context, definition schedule.Definition) (bool
 }
 
 // refresh may fail: the next time is soon enough, for clocks are known years ahead.
-func (h *Host) refresh(ctx context.Context, id string) {
+func (h *Host) refresh(ctx context.Context, definition schedule.Definition) {
 	ctx, cancel := context.WithTimeout(ctx, ensureTimeout)
 	defer cancel()
-	changed, err := schedule.Refresh(ctx, h.client, id)
+	changed, err := schedule.Refresh(ctx, h.client, definition)
 	switch {
 	case err != nil:
-		h.log.Warn("a schedule cannot be refreshed for now", "schedule", id, "error", err.Error())
+		h.log.Warn("a schedule cannot be refreshed for now", "schedule", definition.ID, "error", err.Error())
 	case changed:
-		h.log.Info("a schedule knows the next changes of its zone's clock", "schedule", id)
+		h.log.Info("a schedule is as this version means it, and knows the next changes of its zone's clock", "schedule", definition.ID)
 	}
 }
 

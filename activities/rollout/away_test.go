@@ -35,11 +35,18 @@ func (a *absent) Status(context.Context, string, string) (target.Observed, error
 	return target.Observed{Instances: []target.Instance{{Name: "one", Release: "new", Ready: true}}}, nil
 }
 
-// beside makes activities whose registry knows one instance of new and one gateway, which has counted what page says.
-func beside(t *testing.T, absences int64) *Activities {
+// beside makes activities whose target and registry do not answer at first, and whose registry knows one instance of new and one gateway,
+// which has counted what page says.
+func beside(t *testing.T, absences, silences int64) *Activities {
 	t.Helper()
+	var silent atomic.Int64
+	silent.Store(silences)
 	var here *httptest.Server
 	here = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if silent.Add(-1) >= 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
 		if strings.HasSuffix(r.URL.Path, "/prometheus") {
 			_, _ = io.WriteString(w, page)
 			return
@@ -67,12 +74,14 @@ func run(t *testing.T, activity any, args ...any) error {
 	return err
 }
 
-// The time that a release has to become ready does not run while the target is away.
-func TestATargetThatIsAwaySaysNothingOfTheRelease(t *testing.T) {
+// The time that a release has to become ready does not run while the target or the registry is away.
+func TestWhoIsAwaySaysNothingOfTheRelease(t *testing.T) {
 	t.Parallel()
 	in := AwaitInput{Service: Service{"production", "student-service"}, Release: "new", Replicas: 1, Within: 2 * pollInterval}
-	if err := run(t, beside(t, 8).AwaitReady, in); err != nil {
-		t.Errorf("it is ready once the target is back: %v", err)
+	for name, acts := range map[string]*Activities{"target": beside(t, 8, 0), "registry": beside(t, 0, 8)} {
+		if err := run(t, acts.AwaitReady, in); err != nil {
+			t.Errorf("it is ready once the %s is back: %v", name, err)
+		}
 	}
 }
 
@@ -80,17 +89,17 @@ func TestATargetThatIsAwaySaysNothingOfTheRelease(t *testing.T) {
 func TestAnAnalysisWaitsForTheTarget(t *testing.T) {
 	t.Parallel()
 	in := WatchInput{AwaitInput: AwaitInput{Service: Service{"production", "student-service"}, Release: "new", Replicas: 1}, Stable: "old", Minimum: 5}
-	err := run(t, beside(t, 1).AnalyseRelease, in)
+	err := run(t, beside(t, 1, 0).AnalyseRelease, in)
 	failure, ok := errors.AsType[*temporal.ApplicationError](err)
 	if !ok || failure.NonRetryable() || !strings.Contains(failure.Message(), "the target does not answer") {
 		t.Errorf("an undecided analysis: %v", err)
 	}
 	in.Rules = []rollout.Rule{{Metric: rollout.ErrorRate, Max: 0.01}} // page has one error in ten answers
-	err = run(t, beside(t, 1).AnalyseRelease, in)
+	err = run(t, beside(t, 1, 0).AnalyseRelease, in)
 	if failure, ok = errors.AsType[*temporal.ApplicationError](err); !ok || failure.Type() != BrokenType {
 		t.Errorf("a broken rule: %v", err)
 	}
-	if err := run(t, beside(t, 0).AnalyseRelease, WatchInput{AwaitInput: in.AwaitInput}); err != nil {
+	if err := run(t, beside(t, 0, 0).AnalyseRelease, WatchInput{AwaitInput: in.AwaitInput}); err != nil {
 		t.Errorf("the target is there: %v", err)
 	}
 }

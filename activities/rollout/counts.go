@@ -66,7 +66,7 @@ func (a *Activities) instances(ctx context.Context, of Service) ([]instance, err
 	if of.Service == rollout.Registry {
 		observed, err := a.Target.Status(ctx, of.Environment, of.Service)
 		if err != nil {
-			return nil, fmt.Errorf("the target does not answer: %w", err)
+			return nil, awayError{fmt.Errorf("the target does not answer: %w", err)}
 		}
 		for _, i := range observed.Instances {
 			if i.Ready {
@@ -77,7 +77,7 @@ func (a *Activities) instances(ctx context.Context, of Service) ([]instance, err
 	}
 	snapshot, err := a.Traffic.Snapshot(ctx, 0, 0)
 	if err != nil {
-		return nil, fmt.Errorf("the registry does not answer: %w", err)
+		return nil, awayError{fmt.Errorf("the registry does not answer: %w", err)}
 	}
 	for _, i := range snapshot.App(discovery.App(of.Service, of.Environment)).Instances {
 		if i.Status == discovery.StatusUp {

@@ -51,10 +51,10 @@ func (p Prometheus) Check() error {
 	return errors.Join(faults...)
 }
 
-// Query asks what PromQL rules want to know, of both releases and all at once. The answers are by release and rule: there is one to each.
-func (p Prometheus) Query(ctx context.Context, in WatchInput) map[string]map[string]rollout.Queried {
+// Query asks what PromQL rules want to know of a window up to now, of both releases and all at once. The answers are by release and rule:
+// there is one to each.
+func (p Prometheus) Query(ctx context.Context, in WatchInput, window time.Duration) map[string]map[string]rollout.Queried {
 	answers := map[string]map[string]rollout.Queried{in.Release: {}, in.Stable: {}}
-	window := time.Since(in.Since)
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	var asking sync.WaitGroup

@@ -106,8 +106,8 @@ func TestWhoCannotBeAskedKnowsNothing(t *testing.T) {
 func judge(t *testing.T, server Prometheus, since time.Duration) (rollout.Verdict, rollout.Finding) {
 	t.Helper()
 	rules := []rollout.Rule{{Metric: rollout.PromQL, Name: "x", Query: `x{release="${release}"}`, Max: 1}}
-	in := WatchInput{AwaitInput: AwaitInput{Release: "new"}, Stable: "new", Rules: rules, Since: time.Now().Add(-since)}
-	queried := server.Query(context.WithoutCancel(t.Context()), in)["new"]
+	in := WatchInput{AwaitInput: AwaitInput{Release: "new"}, Stable: "new", Rules: rules}
+	queried := server.Query(context.WithoutCancel(t.Context()), in, since)["new"]
 	verdict, findings := rollout.Analyse(rules, rollout.Sample{Counts: rollout.Counts{Requests: 100}, Queried: queried}, rollout.Sample{}, 50)
 	return verdict, findings[0]
 }

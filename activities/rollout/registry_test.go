@@ -63,12 +63,16 @@ func TestARegistryIsKnownByItsTarget(t *testing.T) {
 	if _, err := env.ExecuteActivity(acts.AwaitReady, in.AwaitInput); err != nil {
 		t.Errorf("a ready registry: %v", err)
 	}
-	analysis, err := acts.AnalyseRelease(t.Context(), in)
+	var analysis Analysis
+	done, err := env.ExecuteActivity(acts.AnalyseRelease, in)
+	if err == nil {
+		err = done.Get(&analysis)
+	}
 	if want := "error rate 0 % of 60 requests"; err != nil || analysis.Verdict != rollout.Passed || !strings.Contains(analysis.String(), want) {
 		t.Errorf("a good registry: %v, %s", err, analysis)
 	}
 	acts.Target = registries{stable: good, next: bad}
-	if _, err := acts.AnalyseRelease(t.Context(), in); err == nil || !strings.Contains(err.Error(), "error rate 7.69 % of 65 requests") {
+	if _, err := env.ExecuteActivity(acts.AnalyseRelease, in); err == nil || !strings.Contains(err.Error(), "error rate 7.69 % of 65 requests") {
 		t.Errorf("a bad registry: %v", err)
 	}
 	if doors := acts.doors(t.Context(), in); doors["new"] != "http://"+bad || doors["old"] != "http://"+good {

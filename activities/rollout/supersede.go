@@ -8,7 +8,6 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/school-sms/sms/internal/rollout"
-	"github.com/school-sms/sms/internal/target"
 	"github.com/school-sms/sms/internal/temporalclient"
 )
 
@@ -24,17 +23,17 @@ type SupersedeInput struct {
 // instances any more. One that has gone too far to be put back is let end as it does.
 func (a *Activities) SupersedeRollout(ctx context.Context, in SupersedeInput) error {
 	id, told := rollout.WorkflowID(in.Environment, in.Service.Service), ""
-	return a.poll(ctx, in.Service, 0, func(target.Observed) (waiting string, err error) {
+	return repeat(ctx, 0, func() (now Progress, err error) {
 		described, err := a.Temporal.DescribeWorkflowExecution(ctx, id, "")
 		if temporalclient.NotFound(err) {
-			return "", nil
+			return now, nil
 		}
 		if err != nil {
-			return "Temporal does not answer: " + err.Error(), nil
+			return now, awayError{fmt.Errorf("Temporal does not answer: %w", err)}
 		}
 		execution := described.GetWorkflowExecutionInfo()
 		if execution.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
-			return "", nil
+			return now, nil
 		}
 		if run := execution.GetExecution().GetRunId(); told != run {
 			handle, err := a.Temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{WorkflowID: id, RunID: run, UpdateName: in.Update,
@@ -43,10 +42,11 @@ func (a *Activities) SupersedeRollout(ctx context.Context, in SupersedeInput) er
 				err = handle.Get(ctx, nil)
 			}
 			if err != nil && temporalclient.Unavailable(err) {
-				return "Temporal does not answer: " + err.Error(), nil
+				return now, awayError{fmt.Errorf("Temporal does not answer: %w", err)}
 			}
 			told = run // a refusal says that it ends by itself
 		}
-		return fmt.Sprintf("the rollout of %s in %s that was under way puts everything back", in.Service.Service, in.Environment), nil
+		now.WaitingFor = fmt.Sprintf("the rollout of %s in %s that was under way puts everything back", in.Service.Service, in.Environment)
+		return now, nil
 	})
 }

@@ -70,19 +70,26 @@ func (a Analysis) String() string {
 // It fails, and cannot be mended by trying again, when an instance is no longer well or a rule is broken. While the target does not
 // answer it fails too, to be tried again: only a broken rule is known then.
 func (a *Activities) AnalyseRelease(ctx context.Context, in WatchInput) (Analysis, error) {
-	analysis, _, err := a.look(ctx, in)
+	analysis, _, err := a.look(ctx, in, in.age(ctx)())
 	return analysis, err
 }
 
+// age tells how long ago the window began. It compares times of Temporal's clock, and what has passed since an activity began: this
+// machine's clock may be wrong.
+func (in WatchInput) age(ctx context.Context) func() time.Duration {
+	began, before := time.Now(), activity.GetInfo(ctx).StartedTime.Sub(in.Since)
+	return func() time.Duration { return before + time.Since(began) }
+}
+
 // look is AnalyseRelease, and tells which instances it has seen.
-func (a *Activities) look(ctx context.Context, in WatchInput) (Analysis, []target.Instance, error) {
+func (a *Activities) look(ctx context.Context, in WatchInput, window time.Duration) (Analysis, []target.Instance, error) {
 	observed, away := a.Target.Status(ctx, in.Environment, in.Service.Service)
 	if away == nil {
 		if why := rollout.Soured(observed, in.Release, in.Replicas); why != "" {
 			return Analysis{Verdict: rollout.Broken}, observed.Instances, notReady(why)
 		}
 	}
-	analysis, err := a.judge(ctx, in)
+	analysis, err := a.judge(ctx, in, window)
 	if away != nil && err == nil {
 		err = fmt.Errorf("the target does not answer: %w", away)
 	}
@@ -90,7 +97,7 @@ func (a *Activities) look(ctx context.Context, in WatchInput) (Analysis, []targe
 }
 
 // judge is AnalyseRelease by what gateways have counted alone.
-func (a *Activities) judge(ctx context.Context, in WatchInput) (Analysis, error) {
+func (a *Activities) judge(ctx context.Context, in WatchInput, window time.Duration) (Analysis, error) {
 	now, err := a.ReadTraffic(ctx, in.Service)
 	if err != nil {
 		return Analysis{Verdict: rollout.Inconclusive, Unread: err.Error()}, nil
@@ -99,7 +106,7 @@ func (a *Activities) judge(ctx context.Context, in WatchInput) (Analysis, error)
 	if err != nil {
 		return Analysis{Verdict: rollout.Inconclusive, Unread: err.Error()}, nil
 	}
-	queried := a.Prometheus.Query(ctx, in)
+	queried := a.Prometheus.Query(ctx, in, window)
 	of := func(release string) rollout.Sample {
 		return rollout.Sample{Counts: rollout.Window(in.From, now, release), Memory: memory[release], Queried: queried[release]}
 	}
@@ -121,9 +128,10 @@ func (a *Activities) WatchRelease(ctx context.Context, in WatchInput, conclusive
 	defer stop()
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
+	age := in.age(ctx)
 	activity.RecordHeartbeat(ctx, Progress{Watching: "the first look"})
 	for {
-		analysis, instances, err := a.look(ctx, in)
+		analysis, instances, err := a.look(ctx, in, age())
 		now := Progress{Watching: analysis.String(), Instances: instances, Analysis: &analysis}
 		_, verdict := errors.AsType[*temporal.ApplicationError](err)
 		if err != nil && !verdict { // somebody is away

@@ -71,6 +71,7 @@ type Operation struct {
 	StartedAt   time.Time  `json:"startedAt"`
 	EndedAt     *time.Time `json:"endedAt,omitempty"`
 	Steps       []Step     `json:"steps" nullable:"false"`
+	Hint        string     `json:"hint,omitempty" doc:"What somebody can do about the step that runs, in Markdown."`
 	// Outcome and Input are objects of the kind.
 	Outcome json.RawMessage `json:"outcome,omitempty" doc:"What it has come to so far; its fields depend on the kind."`
 	Input   json.RawMessage `json:"input,omitempty" doc:"What was asked for."`
@@ -107,7 +108,7 @@ func present(r operation.Record) Operation {
 	_ = json.Unmarshal(r.Result, &result) // an empty one where a record has none
 	o := Operation{
 		ID: r.ID, Kind: string(r.Kind), Environment: r.Environment, Subject: r.Subject, State: r.State, Summary: r.Summary,
-		StartedBy: r.StartedBy, StartedAt: recorded(r.StartedAt), Steps: make([]Step, len(result.Steps)), Outcome: result.Outcome,
+		StartedBy: r.StartedBy, StartedAt: recorded(r.StartedAt), Steps: make([]Step, len(result.Steps)), Hint: result.Hint, Outcome: result.Outcome,
 		Input: r.Input, WorkflowID: r.WorkflowID, RunID: r.RunID, UpdatedAt: r.UpdatedAt.UTC(),
 	}
 	if r.EndedAt != nil {

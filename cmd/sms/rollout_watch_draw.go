@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -27,14 +26,7 @@ const (
 	valueWidth = 12
 )
 
-// drawRollout is the view of a rollout or plan as of now. No line is wider than columns.
-func drawRollout(o ops.Operation, now time.Time, columns int) string {
-	v := &view{columns: columns, now: now}
-	v.operation(o)
-	return strings.Join(v.lines, "\n") + "\n"
-}
-
-// view gathers lines.
+// view gathers the lines of a rollout or plan as of now, none of them wider than its columns.
 type view struct {
 	columns int
 	now     time.Time
@@ -156,11 +148,8 @@ func (v *view) reasons(o ops.Operation, plan rollout.PlanOutcome, progress activ
 		v.wrap("now", o.Summary)
 	}
 	if o.EndedAt == nil {
-		switch {
-		case paused(o, plan.Decisions):
-			v.wrap("", "sms rollout resume "+o.ID+" --reason … lets it go on")
-		case step.State == "running" && strings.HasPrefix(step.Name, "Wait for an approval"):
-			v.wrap("", "sms rollout approve "+o.ID+" --reason … lets it go on; "+approvers(o.Input))
+		if o.Hint != "" {
+			v.wrap("", strings.ReplaceAll(o.Hint, "`", ""))
 		}
 		if progress.WaitingFor != "" && len(o.Parts) == 0 {
 			v.wrap("waits", progress.WaitingFor)
@@ -178,21 +167,6 @@ func (v *view) reasons(o ops.Operation, plan rollout.PlanOutcome, progress activ
 	for len(v.lines) > 0 && v.lines[len(v.lines)-1] == "" {
 		v.lines = v.lines[:len(v.lines)-1]
 	}
-}
-
-// paused reports whether the last that was decided is a pause, and nothing has failed since.
-func paused(o ops.Operation, decisions []rollout.Decision) bool {
-	n := len(decisions)
-	return n > 0 && decisions[n-1].What == rollout.PauseUpdate && !slices.ContainsFunc(o.Steps, func(s ops.Step) bool { return s.State == "failed" })
-}
-
-// approvers says who may approve a plan.
-func approvers(input json.RawMessage) string {
-	var plan plans.Plan
-	if json.Unmarshal(input, &plan) == nil && plan.OtherApprover {
-		return "any operator may say so but " + plan.RequestedBy
-	}
-	return "any operator may say so"
 }
 
 func (v *view) lasted(from time.Time, to *time.Time) string {

@@ -48,8 +48,8 @@ func watched(t *testing.T) ops.Operation {
 		{Rule: "memory", Verdict: plans.Inconclusive, Detail: "is not known"},
 	}}
 	return ops.Operation{
-		ID: "4g8k2m0x7c", Kind: "rollout", Environment: "staging", Subject: "student-service", State: "running", StartedBy: "arjun", StartedAt: began,
-		Summary: "Paused by meera: the office calls",
+		ID: "4g8k2m0x7c", Kind: "rollout", Environment: "staging", Subject: "student-service", State: "waiting", StartedBy: "arjun", StartedAt: began,
+		Summary: "Paused by meera: the office calls", Hint: "`sms rollout resume 4g8k2m0x7c --reason …` lets it go on.",
 		Steps: []ops.Step{
 			{Name: "Import the release", State: "done", Detail: "bbbbbbbbbbbb", StartedAt: began, EndedAt: &ended},
 			{Name: "Give it 10 % of the traffic for 5s", State: "running", StartedAt: began.Add(time.Second)},
@@ -65,16 +65,15 @@ func watched(t *testing.T) ops.Operation {
 
 // gated is a plan that waits for an approval, or with a part for its rollout.
 func gated(t *testing.T, parts ...ops.Operation) ops.Operation {
-	return ops.Operation{ID: "sdkpf0cjt9", Kind: "rollout", Environment: "staging, production", Subject: "student-service", State: "running",
-		StartedBy: "arjun", StartedAt: began, Summary: "Waits until 2026-11-24T02:00:00Z for an approval of plan 602bb76a6b6a4e91.",
+	return ops.Operation{ID: "sdkpf0cjt9", Kind: "rollout", Environment: "staging, production", Subject: "student-service", State: "waiting",
+		StartedBy: "arjun", StartedAt: began, Hint: "`sms rollout approve sdkpf0cjt9 --reason …` lets it go on, by any operator but arjun.", Summary: "Waits until 2026-11-24T02:00:00Z for an approval of plan 602bb76a6b6a4e91.",
 		Steps: []ops.Step{{Name: "Wait for an approval of plan 602bb76a6b6a4e91", State: "running", StartedAt: began}}, Parts: parts,
-		Input:   raw(t, plans.Plan{OtherApprover: true, RequestedBy: "arjun"}),
 		Outcome: raw(t, rollout.PlanOutcome{Hash: "602bb76a6b6a4e91", Services: []plans.Part{{Service: "student-service", Release: next}}})}
 }
 
 func TestTheViewOfARollout(t *testing.T) {
 	t.Parallel()
-	want := `rollout 4g8k2m0x7c: student-service in staging                       running 12s
+	want := `rollout 4g8k2m0x7c: student-service in staging                       waiting 12s
 release  aaaaaaaaaaaa → bbbbbbbbbbbb
 
 ✔ Import the release: bbbbbbbbbbbb                                         300ms
@@ -93,7 +92,7 @@ memory            -           -           -           inconclusive
   is not known
 
 now      Paused by meera: the office calls
-         sms rollout resume 4g8k2m0x7c --reason … lets it go on
+         sms rollout resume 4g8k2m0x7c --reason … lets it go on.
 tries    attempt 2 of WatchRelease, because the one before failed: the worker
          that did it stopped answering
 decided  ` + decision.At.Local().Format(time.TimeOnly) + ` pause by meera: the office calls
@@ -307,4 +306,10 @@ func TestWatchOfNoRollout(t *testing.T) {
 	if problem, ok := errors.AsType[*problemError](err); !ok || problem.Status != 404 {
 		t.Errorf("ended with %v", err)
 	}
+}
+
+func drawRollout(o ops.Operation, now time.Time, columns int) string {
+	v := &view{columns: columns, now: now}
+	v.operation(o)
+	return strings.Join(v.lines, "\n") + "\n"
 }

@@ -209,6 +209,10 @@ func (w *watcher) steps(o ops.Operation) {
 			w.moved = time.Now()
 		}
 	}
+	if waits := "… " + o.Summary + " " + strings.ReplaceAll(o.Hint, "`", ""); o.Hint != "" && w.shown[o.ID] != waits {
+		w.shown[o.ID] = waits
+		w.line(waits)
+	}
 }
 
 // line says something that stays.

@@ -71,6 +71,8 @@ func (r Record) Ended() bool { return r.EndedAt != nil }
 // Result is what an operation has done so far.
 type Result struct {
 	Steps []Step `json:"steps"`
+	// Hint is Markdown: what somebody can do about the step that runs.
+	Hint string `json:"hint,omitempty"`
 	// Outcome is what the kind of operation reports: a backup's manifest, a smoke test's checks.
 	Outcome json.RawMessage `json:"outcome,omitempty"`
 }

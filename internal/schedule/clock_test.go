@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	common "go.temporal.io/api/common/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/school-sms/sms/internal/schedule"
@@ -149,16 +151,23 @@ func TestRefreshSeesToClocksAndKeepsWhatAnOperatorHasSet(t *testing.T) {
 	create(t, c, "old", old)
 	create(t, c, "foreign", client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: time.Hour}}})
 	for _, step := range []struct {
-		id      string
-		changed bool
-	}{{"old", true}, {"old", false}, {"foreign", false}, {"missing", false}} {
-		if changed, err := schedule.Refresh(t.Context(), c, step.id); err != nil || changed != step.changed {
-			t.Errorf("refresh %s: %t %v, want %t", step.id, changed, err, step.changed)
+		id, input string
+		changed   bool
+	}{{"old", "as before", true}, {"old", "as before", false}, {"old", "of a newer version", true}, {"old", "of a newer version", false},
+		{"foreign", "as before", false}, {"missing", "as before", false}} {
+		means := schedule.Definition{ID: step.id, WorkflowID: step.id, Workflow: "Nothing", Input: step.input}
+		if changed, err := schedule.Refresh(t.Context(), c, means); err != nil || changed != step.changed {
+			t.Errorf("refresh %s, %s: %t %v, want %t", step.id, step.input, changed, err, step.changed)
 		}
 	}
 	described, err := c.ScheduleClient().GetHandle(t.Context(), "old").Describe(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	var input string
+	action := described.Schedule.Action.(*client.ScheduleWorkflowAction)
+	if err := converter.GetDefaultDataConverter().FromPayload(action.Args[0].(*common.Payload), &input); err != nil || input != "of a newer version" {
+		t.Errorf("it does %q: %v", input, err)
 	}
 	expression, zone := schedule.Read(described.Schedule.Spec)
 	if expression != "*/20 2 * * 0" || zone != "Europe/Berlin" || !described.Schedule.State.Paused || !described.Schedule.Spec.EndAt.Equal(old.EndAt) {

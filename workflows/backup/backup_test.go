@@ -19,6 +19,7 @@ import (
 	operations "github.com/school-sms/sms/activities/operation"
 	engine "github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/internal/temporalclient/temporaltest"
 	"github.com/school-sms/sms/workflows/backup"
 	"github.com/school-sms/sms/workflows/progress"
 )
@@ -68,8 +69,7 @@ func (l *ledger) last(kind operation.Kind) operation.Record {
 
 func newEnvironment(t *testing.T, s script) (*testsuite.TestWorkflowEnvironment, *ledger) {
 	t.Helper()
-	var suite testsuite.WorkflowTestSuite
-	env := suite.NewTestWorkflowEnvironment()
+	env := temporaltest.Workflow()
 	env.SetWorkerOptions(worker.Options{WorkflowPanicPolicy: worker.FailWorkflow})
 	env.SetTestTimeout(time.Minute)
 	env.RegisterWorkflow(backup.Backup)

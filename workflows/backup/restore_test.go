@@ -18,6 +18,7 @@ import (
 	operations "github.com/school-sms/sms/activities/operation"
 	engine "github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/internal/temporalclient/temporaltest"
 	"github.com/school-sms/sms/workflows/backup"
 )
 
@@ -51,8 +52,7 @@ func (l *restoreLedger) note(what string) {
 
 func restoreEnvironment(t *testing.T, s restoreScript) (*testsuite.TestWorkflowEnvironment, *restoreLedger) {
 	t.Helper()
-	var suite testsuite.WorkflowTestSuite
-	env := suite.NewTestWorkflowEnvironment()
+	env := temporaltest.Workflow()
 	env.SetWorkerOptions(worker.Options{WorkflowPanicPolicy: worker.FailWorkflow})
 	env.SetTestTimeout(time.Minute)
 	env.RegisterWorkflow(backup.Restore)

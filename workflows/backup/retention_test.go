@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/mock"
-	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
@@ -17,6 +16,7 @@ import (
 	operations "github.com/school-sms/sms/activities/operation"
 	engine "github.com/school-sms/sms/internal/backup"
 	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/internal/temporalclient/temporaltest"
 	"github.com/school-sms/sms/workflows/backup"
 )
 
@@ -55,8 +55,7 @@ func TestRetentionDoesAllItCanAndSaysWhatItCouldNot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var suite testsuite.WorkflowTestSuite
-			env := suite.NewTestWorkflowEnvironment()
+			env := temporaltest.Workflow()
 			env.SetWorkerOptions(worker.Options{WorkflowPanicPolicy: worker.FailWorkflow})
 			env.SetTestTimeout(time.Minute)
 			env.RegisterWorkflow(backup.Retention)

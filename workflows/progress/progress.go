@@ -90,7 +90,7 @@ func (p *Progress) ID() string { return p.record.ID }
 // Record is where the operation stands.
 func (p *Progress) Record() operation.Record {
 	r := p.record
-	r.Result = encode(operation.Result{Steps: p.steps, Outcome: p.outcome})
+	r.Result = encode(operation.Result{Steps: p.steps, Hint: p.hint, Outcome: p.outcome})
 	return r
 }
 
@@ -124,6 +124,13 @@ func (p *Progress) Skip(name, why string) {
 
 // Say changes the state, the summary and the outcome so far. A nil outcome keeps the last.
 func (p *Progress) Say(state, summary string, outcome any) {
+	if state != operation.Waiting {
+		p.hint = ""
+	}
+	p.tell(state, summary, outcome)
+}
+
+func (p *Progress) tell(state, summary string, outcome any) {
 	p.record.State, p.record.Summary = state, summary
 	if outcome != nil {
 		p.outcome = encode(outcome)
@@ -137,10 +144,10 @@ func (p *Progress) Note(outcome any) {
 	p.revise()
 }
 
-// Hint says, until the running step ends, what somebody can do about it. It is Markdown.
-func (p *Progress) Hint(text string) {
-	p.hint = text
-	workflow.SetCurrentDetails(p.ctx, p.markdown())
+// Wait says that the operation waits for somebody, and in Markdown what can be done about it. A nil outcome keeps the last.
+func (p *Progress) Wait(summary, hint string, outcome any) {
+	p.hint = hint
+	p.tell(operation.Waiting, summary, outcome)
 }
 
 // End records how the operation ended, even when the workflow is cancelled. A nil outcome keeps the last. A step that

@@ -6,16 +6,15 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
-	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/internal/temporalclient/temporaltest"
 )
 
 func TestDetailsSayWhatSomebodyCanDo(t *testing.T) {
 	t.Parallel()
-	var suite testsuite.WorkflowTestSuite
-	env := suite.NewTestWorkflowEnvironment()
+	env := temporaltest.Workflow()
 	for _, name := range []string{"BeginOperation", "RecordOperation"} {
 		env.RegisterActivityWithOptions(func(operation.Record) error { return nil }, activity.RegisterOptions{Name: name})
 	}
@@ -27,8 +26,7 @@ func TestDetailsSayWhatSomebodyCanDo(t *testing.T) {
 			return err
 		}
 		p.Step("Wait for an approval")
-		p.Hint("To let it go on: `sms rollout approve`.")
-		p.Say(operation.Running, "Waits until noon.", nil)
+		p.Wait("Waits until noon.", "To let it go on: `sms rollout approve`.", nil)
 		waiting = p.markdown()
 		before := p.Record().Revision
 		p.Note(map[string]int{"weight": 10})
@@ -46,7 +44,7 @@ func TestDetailsSayWhatSomebodyCanDo(t *testing.T) {
 	if err := env.GetWorkflowError(); err != nil {
 		t.Fatal(err)
 	}
-	for _, words := range []string{"**running** · Waits until noon.", "To let it go on: `sms rollout approve`.", "1. ▶ Wait for an approval", "started by meera"} {
+	for _, words := range []string{"**waiting** · Waits until noon.", "To let it go on: `sms rollout approve`.", "1. ▶ Wait for an approval", "started by meera"} {
 		if !strings.Contains(waiting, words) {
 			t.Errorf("%q does not say %q", waiting, words)
 		}

@@ -11,7 +11,7 @@ import (
 
 // thaw refuses to begin in a freeze. A rollback never asks.
 func (r *run) thaw(ctx workflow.Context) error {
-	if r.Rollback || workflow.GetVersion(ctx, "freeze", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+	if r.Rollback || !has(ctx, "freeze") {
 		return nil
 	}
 	frozen, err := findFreeze(ctx, r.Request)
@@ -33,7 +33,7 @@ func findFreeze(ctx workflow.Context, of rollout.Request) (frozen activities.Fro
 
 // prove lets into production only what staging runs, at the end of a rollout that went well.
 func (r *run) prove(ctx workflow.Context) error {
-	if r.Environment != rollout.Production || r.Rollback || workflow.GetVersion(ctx, "prove", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+	if r.Environment != rollout.Production || r.Rollback || !has(ctx, "prove") {
 		return nil
 	}
 	const step = "Look for it in staging"

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -38,6 +39,17 @@ func lasting(ctx workflow.Context, within time.Duration) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		StartToCloseTimeout: within + callTimeout, HeartbeatTimeout: waitHeartbeat, RetryPolicy: &callRetry, WaitForCancellation: true,
 	})
+}
+
+// has reports whether a rollout began with a change of its workflow, which has this name in its history. Those that began before go on without.
+func has(ctx workflow.Context, change string) bool {
+	return workflow.GetVersion(ctx, change, workflow.DefaultVersion, 1) != workflow.DefaultVersion
+}
+
+// runsAlready reports whether a child was not begun because another workflow has its id.
+func runsAlready(err error) bool {
+	_, runs := errors.AsType[*temporal.ChildWorkflowExecutionAlreadyStartedError](err)
+	return runs
 }
 
 func refused(err error) error {

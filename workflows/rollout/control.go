@@ -74,7 +74,7 @@ func (r *run) listen(ctx workflow.Context, cancel workflow.CancelFunc) error {
 		}},
 		{PauseUpdate, "Hold the traffic where it is.", func() error { return unless(!r.paused, "it is paused already") }, func(d Decision) {
 			r.paused = true
-			r.Say(operation.Waiting, fmt.Sprintf("Paused by %s: %s", d.User, d.Reason), nil)
+			r.Wait(fmt.Sprintf("Paused by %s: %s", d.User, d.Reason), fmt.Sprintf("`sms rollout resume %s --reason …` lets it go on.", r.ID()), nil)
 		}},
 		{ResumeUpdate, "Go on after a pause.", func() error { return unless(r.paused, "it is not paused") }, func(d Decision) {
 			r.paused = false

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	activities "github.com/school-sms/sms/activities/rollout"
@@ -40,7 +39,7 @@ func Janitor(ctx workflow.Context, in JanitorInput) error {
 			child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{WorkflowID: rollout.WorkflowID(environment, service),
 				StaticSummary: fmt.Sprintf("Put back what a terminated rollout of %s in %s has left", service, environment)})
 			err := workflow.ExecuteChildWorkflow(child, Rollout, rollout.Request{Environment: environment, Service: service, RequestedBy: JanitorID, Converge: true}).Get(ctx, nil)
-			if _, runs := errors.AsType[*temporal.ChildWorkflowExecutionAlreadyStartedError](err); !runs {
+			if !runsAlready(err) {
 				failed = errors.Join(failed, err)
 			}
 		}

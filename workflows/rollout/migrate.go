@@ -28,15 +28,10 @@ const (
 	backupTries = 3
 )
 
-// migrates is false for rollouts that began before they ran migrations.
-func migrates(ctx workflow.Context) bool {
-	return workflow.GetVersion(ctx, "migrations", workflow.DefaultVersion, 1) != workflow.DefaultVersion
-}
-
 // expand makes the database fit for the new release, after a verified backup, by steps with which the stable one goes on. A rollback runs
 // none, and is refused when the release cannot live with the schema.
 func (r *run) expand(ctx workflow.Context) error {
-	if !migrates(ctx) {
+	if !has(ctx, "migrations") {
 		return nil
 	}
 	const step = "Read the migrations of the release"
@@ -80,7 +75,7 @@ func (r *run) expand(ctx workflow.Context) error {
 // contract runs the contract steps once the release runs alone, and returns a sentence about them. The release is good without
 // them: what fails here fails no rollout, and is done by another one of the same release.
 func (r *run) contract(ctx workflow.Context) string {
-	if r.Rollback || !migrates(ctx) || r.touched && !r.contracts {
+	if r.Rollback || !has(ctx, "migrations") || r.touched && !r.contracts {
 		return ""
 	}
 	plan, err := r.migrations(ctx, r.outcome.To)
@@ -171,11 +166,8 @@ func (r *run) backUp(ctx workflow.Context, plan activities.Migrations) error {
 
 // held reports whether another backup of the database was faster.
 func held(err error) bool {
-	if _, started := errors.AsType[*temporal.ChildWorkflowExecutionAlreadyStartedError](err); started {
-		return true
-	}
 	application, ok := errors.AsType[*temporal.ApplicationError](err)
-	return ok && application.Type() == operations.HeldType
+	return runsAlready(err) || ok && application.Type() == operations.HeldType
 }
 
 // migrations asks a release for its migrations.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	enums "go.temporal.io/api/enums/v1"
-	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	activities "github.com/school-sms/sms/activities/rollout"
@@ -173,8 +172,12 @@ func (r *planRun) forward(ctx workflow.Context) (environment string, err error) 
 // gate waits for an approval.
 func (r *planRun) gate(ctx workflow.Context) error {
 	r.Step("Wait for an approval of plan " + r.outcome.Hash)
-	r.Hint("To let it go on: `sms rollout approve " + r.ID() + " --reason …`, to end it: `sms rollout abort " + r.ID() + " --reason …`.")
-	r.Say(operation.Waiting, fmt.Sprintf("Waits until %s for an approval of plan %s.", workflow.Now(ctx).Add(r.ApproveWithin).UTC().Format(time.RFC3339), r.outcome.Hash), r.outcome)
+	by := "any operator"
+	if r.OtherApprover {
+		by += " but " + r.RequestedBy
+	}
+	r.Wait(fmt.Sprintf("Waits until %s for an approval of plan %s.", workflow.Now(ctx).Add(r.ApproveWithin).UTC().Format(time.RFC3339), r.outcome.Hash),
+		fmt.Sprintf("`sms rollout approve %[1]s --reason …` lets it go on, by %[2]s; `sms rollout abort %[1]s --reason …` ends it.", r.ID(), by), r.outcome)
 	r.waiting = true
 	approved, err := workflow.AwaitWithTimeout(ctx, r.ApproveWithin, func() bool { return r.approved != nil })
 	r.waiting = false
@@ -190,7 +193,7 @@ func (r *planRun) gate(ctx workflow.Context) error {
 
 // thaw waits for the end of a freeze, or until somebody says why not.
 func (r *planRun) thaw(ctx workflow.Context, environment string) error {
-	if r.Each.Rollback || r.Each.Thaw != "" || workflow.GetVersion(ctx, "freeze", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+	if r.Each.Rollback || r.Each.Thaw != "" || !has(ctx, "freeze") {
 		return nil
 	}
 	for waited := false; ; waited = true {
@@ -201,7 +204,8 @@ func (r *planRun) thaw(ctx workflow.Context, environment string) error {
 		if !waited {
 			r.Step("Wait for the end of a freeze of " + environment)
 		}
-		r.Say(operation.Waiting, fmt.Sprintf("Waits for the end of a freeze of %s: %s.", environment, frozen), r.outcome)
+		r.Wait(fmt.Sprintf("Waits for the end of a freeze of %s: %s.", environment, frozen),
+			fmt.Sprintf("`sms rollout thaw %s --reason …` does not wait for it.", r.ID()), r.outcome)
 		r.frozen = true
 		thawed, err := workflow.AwaitWithTimeout(ctx, frozen.Until.Sub(workflow.Now(ctx)), func() bool { return r.Each.Thaw != "" })
 		r.frozen = false
@@ -273,7 +277,7 @@ func (r *planRun) roll(ctx workflow.Context, in rollout.Request) (string, error)
 		if err == nil {
 			break
 		}
-		if _, held := errors.AsType[*temporal.ChildWorkflowExecutionAlreadyStartedError](err); !held {
+		if !runsAlready(err) {
 			return "", err
 		}
 		if !r.Supersede || try > mostSuperseded {

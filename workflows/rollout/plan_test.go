@@ -17,6 +17,7 @@ import (
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/rollout"
 	"github.com/school-sms/sms/internal/target"
+	"github.com/school-sms/sms/internal/temporalclient/temporaltest"
 )
 
 // planWorld is where plans begin rollouts, which do nothing but take ten seconds and end as a test says.
@@ -29,8 +30,7 @@ type planWorld struct {
 }
 
 func (w *planWorld) environment() *testsuite.TestWorkflowEnvironment {
-	var suite testsuite.WorkflowTestSuite
-	env := suite.NewTestWorkflowEnvironment()
+	env := temporaltest.Workflow()
 	register := func(name string, f any) { env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name}) }
 	keep := func(r operation.Record) error {
 		w.mu.Lock()

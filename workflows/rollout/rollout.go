@@ -239,7 +239,7 @@ func (r *run) finish(ctx workflow.Context) error {
 
 // promote remembers that the new release is known to be good.
 func (r *run) promote(ctx workflow.Context) error {
-	if workflow.GetVersion(ctx, "promotion", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+	if !has(ctx, "promotion") {
 		return nil // the rollout began before that was remembered
 	}
 	return call(ctx, acts.PromoteRelease, rollout.Promotion{Operation: r.ID(), Environment: r.Environment, Service: r.Service,

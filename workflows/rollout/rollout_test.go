@@ -15,13 +15,13 @@ import (
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
-	"go.temporal.io/sdk/worker"
 
 	activities "github.com/school-sms/sms/activities/rollout"
 	smoke "github.com/school-sms/sms/activities/smoketest"
 	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/rollout"
 	"github.com/school-sms/sms/internal/target"
+	"github.com/school-sms/sms/internal/temporalclient/temporaltest"
 )
 
 const (
@@ -93,9 +93,7 @@ func (w *world) write(name string, fence int64, what string, do func()) error {
 }
 
 func (w *world) environment() *testsuite.TestWorkflowEnvironment {
-	var suite testsuite.WorkflowTestSuite
-	env := suite.NewTestWorkflowEnvironment()
-	env.SetWorkerOptions(worker.Options{})
+	env := temporaltest.Workflow()
 	register := func(name string, f any) { env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name}) }
 	register("BeginOperation", w.record)
 	register("RecordOperation", w.record)

@@ -9,7 +9,6 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	activities "github.com/school-sms/sms/activities/rollout"
-	"github.com/school-sms/sms/internal/operation"
 	"github.com/school-sms/sms/internal/rollout"
 )
 
@@ -38,7 +37,8 @@ func (r *run) soak(ctx workflow.Context, shift func() error) (activities.Analysi
 	if err != nil || analysis.Verdict == rollout.Passed || r.hurried() {
 		return analysis, err
 	}
-	r.Say(operation.Waiting, "Paused, because it cannot be said that the release is good: "+analysis.String(), nil)
+	r.Wait("Paused, because it cannot be said that the release is good: "+analysis.String(),
+		fmt.Sprintf("`sms rollout skip-step %s --reason …` lets it go on all the same.", r.ID()), nil)
 	if err := r.watch(ctx, in, true, r.SureWithin); err != nil {
 		return analysis, err
 	}
@@ -71,7 +71,7 @@ func (r *run) watch(ctx workflow.Context, in activities.WatchInput, conclusive b
 	}
 	stop()
 	err := watched.Get(ctx, nil)
-	if err == nil || judged(err) || !temporal.IsCanceledError(err) && workflow.GetVersion(ctx, "watch", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+	if err == nil || judged(err) || !temporal.IsCanceledError(err) && !has(ctx, "watch") {
 		return err
 	}
 	return ctx.Err()

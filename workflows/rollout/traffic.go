@@ -16,7 +16,7 @@ func (r *run) move(ctx workflow.Context) error {
 	case r.rolling(ctx):
 		return r.roll(ctx)
 	case rollout.SharesDoor(r.Service):
-		if !analysed(ctx) {
+		if !has(ctx, "analysis") {
 			return nil
 		}
 		r.Step(fmt.Sprintf("Watch it for %s", r.Soak))
@@ -24,7 +24,7 @@ func (r *run) move(ctx workflow.Context) error {
 	}
 	for _, weight := range r.Weights {
 		r.Step(fmt.Sprintf("Give it %d %% of the traffic for %s", weight, r.Soak))
-		if !analysed(ctx) {
+		if !has(ctx, "analysis") {
 			if err := r.soakUnmeasured(ctx, weight); err != nil {
 				return err
 			}
@@ -48,7 +48,7 @@ func (r *run) watched(analysis activities.Analysis, err error) error {
 
 // rolling is false for rollouts that began before there was a strategy.
 func (r *run) rolling(ctx workflow.Context) bool {
-	return r.Strategy == rollout.Rolling && !r.Rollback && workflow.GetVersion(ctx, "strategy", workflow.DefaultVersion, 1) != workflow.DefaultVersion
+	return r.Strategy == rollout.Rolling && !r.Rollback && has(ctx, "strategy")
 }
 
 // roll gives the first new instance its share, then starts the next. The old ones stay: there is no way back that would have to wait for
@@ -86,12 +86,7 @@ func (r *run) begin(ctx workflow.Context) error {
 	return workflow.Sleep(ctx, settle)
 }
 
-// analysed is false for rollouts that began before there was an analysis.
-func analysed(ctx workflow.Context) bool {
-	return workflow.GetVersion(ctx, "analysis", workflow.DefaultVersion, 1) != workflow.DefaultVersion
-}
-
-// soakUnmeasured is how those go.
+// soakUnmeasured is how rollouts go that began before there was an analysis.
 func (r *run) soakUnmeasured(ctx workflow.Context, weight int) error {
 	if err := r.shift(ctx, weight); err != nil {
 		return err

@@ -9,11 +9,11 @@ import (
 
 	"github.com/stretchr/testify/mock"
 	"go.temporal.io/sdk/temporal"
-	"go.temporal.io/sdk/testsuite"
 
 	operations "github.com/school-sms/sms/activities/operation"
 	activities "github.com/school-sms/sms/activities/smoketest"
 	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/internal/temporalclient/temporaltest"
 	"github.com/school-sms/sms/workflows/smoketest"
 )
 
@@ -35,8 +35,7 @@ func TestASmokeTestReports(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var suite testsuite.WorkflowTestSuite
-			env := suite.NewTestWorkflowEnvironment()
+			env := temporaltest.Workflow()
 			env.RegisterWorkflow(smoketest.SmokeTest)
 			env.RegisterActivity(&activities.Activities{})
 			env.RegisterActivity(&operations.Activities{})
