@@ -3,12 +3,12 @@ package ops
 import (
 	"context"
 	"net/http"
-	"net/url"
 
 	smoketestacts "github.com/school-sms/sms/activities/smoketest"
 	"github.com/school-sms/sms/api/server"
 	"github.com/school-sms/sms/internal/identity"
 	"github.com/school-sms/sms/internal/operation"
+	"github.com/school-sms/sms/internal/smoke"
 	"github.com/school-sms/sms/workflows/smoketest"
 )
 
@@ -55,8 +55,8 @@ func (s *Service) checkSmokeTest(in smoketestacts.Input, caller identity.Princip
 		}
 		return nil
 	}
-	if parsed, err := url.Parse(in.URL); err != nil || parsed.Host == "" || parsed.User != nil || parsed.Scheme != "http" && parsed.Scheme != "https" {
-		return server.Invalid(server.Fault{Field: "url", Code: "wrong-format", Detail: "must be the address of a gateway, such as http://127.0.0.1:8080"})
+	if err := smoke.CheckURL(in.URL); err != nil {
+		return server.Invalid(server.Fault{Field: "url", Code: "wrong-format", Detail: err.Error()})
 	}
 	if caller.Role != identity.Admin {
 		return server.Forbidden("only an admin may name a URL: the test sends its token there")

@@ -72,24 +72,12 @@ func newRolloutStartCommand(g *globals) *cobra.Command {
 			delete(body, "services")
 			body["environment"], body["service"], body["release"] = in[0], parts[0].Service, parts[0].Release
 		}
-		set := func(flag, field string, value any) {
+		for flag, value := range map[string]any{"gate": gate, "other-approver": other, "approve-within": approve, "unproven": unproven, "strategy": strategy,
+			"thaw": thaw, "supersede": supersede, "notify": notify, "weights": weights, "soak": soak, "ready-within": within, "min-requests": minimum, "sure-within": sure} {
 			if f.Changed(flag) {
-				body[field] = value
+				body[fieldOf(flag)] = value
 			}
 		}
-		set("gate", "gate", *gate)
-		set("other-approver", "otherApprover", *other)
-		set("approve-within", "approveWithin", *approve)
-		set("unproven", "unproven", *unproven)
-		set("strategy", "strategy", *strategy)
-		set("thaw", "thaw", *thaw)
-		set("supersede", "supersede", *supersede)
-		set("notify", "notify", *notify)
-		set("weights", "weights", *weights)
-		set("soak", "soak", *soak)
-		set("ready-within", "readyWithin", *within)
-		set("min-requests", "minRequests", *minimum)
-		set("sure-within", "sureWithin", *sure)
 		if f.Changed("max-error-rate") || f.Changed("max-latency") || f.Changed("max-memory") {
 			body["rules"] = []rollout.Rule{{Metric: rollout.ErrorRate, Max: *errorRate}, {Metric: rollout.Latency, Max: latency.Seconds()},
 				{Metric: rollout.Memory, Max: float64(*memory) * (1 << 20)}}
@@ -100,6 +88,15 @@ func newRolloutStartCommand(g *globals) *cobra.Command {
 		return g.begin(cmd, rolloutsPath, body, *wait, operation.Succeeded)
 	}
 	return start
+}
+
+// fieldOf is the field of a plan that a flag says: otherApprover for other-approver.
+func fieldOf(flag string) string {
+	field, more, _ := strings.Cut(flag, "-")
+	if more == "" {
+		return field
+	}
+	return field + strings.ToUpper(more[:1]) + fieldOf(more[1:])
 }
 
 // partsOf reads SERVICE=RELEASE, and names everyone that is not.

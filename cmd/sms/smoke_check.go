@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"time"
 
@@ -27,8 +26,8 @@ func newSmokeCheckCommand(g *globals) *cobra.Command {
 	environment := f.String("env", "", "make also the checks that are for this environment only")
 	junit := junitFlag(check)
 	check.RunE = func(cmd *cobra.Command, _ []string) error {
-		if parsed, err := url.Parse(*target); err != nil || parsed.Host == "" || parsed.User != nil || parsed.Scheme != "http" && parsed.Scheme != "https" {
-			return usageError{errors.New("--url: want the address to test, such as http://127.0.0.1:8080")}
+		if err := smoke.CheckURL(*target); err != nil {
+			return usageError{fmt.Errorf("--url: %w", err)}
 		}
 		suites, err := readSuites(*files)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/school-sms/sms/internal/migration"
@@ -132,20 +133,27 @@ func TestManyMayApplyAtOnce(t *testing.T) {
 	}
 }
 
+// reading is a transaction that has read the table, and holds a lock on it until it is rolled back.
+func reading(t *testing.T, pool *pgxpool.Pool) pgx.Tx {
+	t.Helper()
+	tx, err := pool.Begin(t.Context())
+	if err == nil {
+		_, err = tx.Exec(t.Context(), "select from t")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	return tx
+}
+
 // TestAMigrationNeverStallsTraffic lets a long transaction read the table that a migration alters. The migration has to wait for it, and
 // everybody else for the migration, but never longer than the lock timeout: a writer gets through between two tries, while the
 // transaction still reads.
 func TestAMigrationNeverStallsTraffic(t *testing.T) {
 	t.Parallel()
 	config, pool := migrated(t, release())
-	reader, err := pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = reader.Rollback(context.Background()) }()
-	if _, err := reader.Exec(t.Context(), "select from t"); err != nil {
-		t.Fatal(err)
-	}
+	reader := reading(t, pool)
 	migrating := make(chan error, 1)
 	go func() {
 		_, err := postgres.ApplyMigrations(context.Background(), config, release(addColumn), migration.Expand, limits)
@@ -196,17 +204,10 @@ select coalesce(max(virtualtransaction), '')
 func TestPatienceEnds(t *testing.T) {
 	t.Parallel()
 	config, pool := migrated(t, release(addColumn))
-	reader, err := pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = reader.Rollback(context.Background()) }()
-	if _, err := reader.Exec(t.Context(), "select from t"); err != nil {
-		t.Fatal(err)
-	}
+	reading(t, pool)
 	hasty := postgres.Limits{LockTimeout: 20 * time.Millisecond, Pause: time.Millisecond, Patience: 200 * time.Millisecond}
 	next := release(addColumn, "create table u (id int);", "alter table t add column more int;")
-	_, err = postgres.ApplyMigrations(t.Context(), config, next, migration.Expand, hasty)
+	_, err := postgres.ApplyMigrations(t.Context(), config, next, migration.Expand, hasty)
 	if !errors.Is(err, postgres.ErrLocked) || postgres.Unavailable(err) || !strings.Contains(err.Error(), "004_more.sql was tried") ||
 		!strings.Contains(err.Error(), "003_more.sql ran before it, and stays") {
 		t.Errorf("got %v", err)

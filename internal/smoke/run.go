@@ -2,9 +2,11 @@ package smoke
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +22,14 @@ type Target struct {
 	Environment string
 	// Service and Release, when given, send the checks of that service to that release of it, by its digest, and demand that it answered.
 	Service, Release string
+}
+
+// CheckURL returns an error that says what the address of a target must be, unless it is one.
+func CheckURL(address string) error {
+	if u, err := url.Parse(address); err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
+		return errors.New("want the address to test, such as http://127.0.0.1:8080")
+	}
+	return nil
 }
 
 // Leftover is a cleanup that is still to be made, so that another process can make it.
