@@ -40,11 +40,12 @@ func TestPromQL(t *testing.T) {
 		{Metric: rollout.PromQL, Name: "no query", Query: "sum(${release}", Max: 1},
 	}
 	in := activities.WatchInput{AwaitInput: activities.AwaitInput{Service: activities.Service{Environment: "production", Service: "student-service"}, Release: "sha256:new"},
-		Stable: "sha256:old", Rules: rules, Since: time.Now()}
+		Stable: "sha256:old", Rules: rules}
+	began := time.Now()
 	server := activities.Prometheus{URL: "http://" + p.address, Timeout: 5 * time.Second, MinWindow: time.Second}
 	var release, stable map[string]rollout.Queried
 	processes.Until(t, "the share is known", func() bool {
-		answers := server.Query(t.Context(), in)
+		answers := server.Query(t.Context(), in, time.Since(began))
 		release, stable = answers["sha256:new"], answers["sha256:old"]
 		return release["share"].Known && stable["share"].Known && !math.IsNaN(release["share"].Value+stable["share"].Value)
 	})
