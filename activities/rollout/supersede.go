@@ -29,7 +29,7 @@ func (a *Activities) SupersedeRollout(ctx context.Context, in SupersedeInput) er
 			return now, nil
 		}
 		if err != nil {
-			return now, awayError{fmt.Errorf("Temporal does not answer: %w", err)}
+			return now, awayError{fmt.Errorf("no answer from Temporal: %w", err)}
 		}
 		execution := described.GetWorkflowExecutionInfo()
 		if execution.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
@@ -42,7 +42,7 @@ func (a *Activities) SupersedeRollout(ctx context.Context, in SupersedeInput) er
 				err = handle.Get(ctx, nil)
 			}
 			if err != nil && temporalclient.Unavailable(err) {
-				return now, awayError{fmt.Errorf("Temporal does not answer: %w", err)}
+				return now, awayError{fmt.Errorf("no answer from Temporal: %w", err)}
 			}
 			told = run // a refusal says that it ends by itself
 		}
