@@ -74,9 +74,11 @@ func (o *ops) connect() *pgxpool.Pool {
 	return pool
 }
 
+// webhooks writes the file at once: a deliverer that reads half of it would find no webhooks there.
 func (o *ops) webhooks(lines ...string) {
 	o.t.Helper()
-	must(o.t, os.WriteFile(o.file, []byte(strings.Join(lines, "\n")), 0o600))
+	must(o.t, os.WriteFile(o.file+".new", []byte(strings.Join(lines, "\n")), 0o600))
+	must(o.t, os.Rename(o.file+".new", o.file))
 }
 
 // deliverer is one that has looked once, and goes on by Start.

@@ -146,7 +146,7 @@ func TestSmokeTestsThatAreRefused(t *testing.T) {
 		"both":        {identity.Operator, map[string]string{"environment": "production", "url": "http://x"}, 422, "either"},
 		"unknown":     {identity.Operator, map[string]string{"environment": "moon"}, 422, "known are production"},
 		"half":        {identity.Operator, map[string]string{"environment": "production", "release": "sha256:x"}, 422, "go together"},
-		"not a url":   {identity.Admin, map[string]string{"url": "ftp://x"}, 422, "address of a gateway"},
+		"not a url":   {identity.Admin, map[string]string{"url": "ftp://x"}, 422, "address to test"},
 		"url":         {identity.Operator, map[string]string{"url": "http://x"}, 403, "only an admin"},
 		"as a viewer": {identity.Viewer, map[string]string{"environment": "production"}, 403, "may not"},
 	} {
