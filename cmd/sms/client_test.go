@@ -143,3 +143,13 @@ func TestJSONIsTheAnswer(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 }
+
+// TestShowSaysWhatCanBeDone about an operation that waits for somebody.
+func TestShowSaysWhatCanBeDone(t *testing.T) {
+	t.Parallel()
+	waiting := ops.Operation{ID: "abc", Kind: "rollout", State: "waiting", Summary: "Waits for an approval.", Hint: "`sms rollout approve abc --reason …` lets it go on."}
+	out, _, err := run(t, []func(http.ResponseWriter){status(http.StatusOK, waiting)}, "rollout", "show", "abc")
+	if want := "sms rollout approve abc --reason … lets it go on."; err != nil || !strings.Contains(out, want) {
+		t.Errorf("%v, no %q in\n%s", err, want, out)
+	}
+}

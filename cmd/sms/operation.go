@@ -65,6 +65,9 @@ func showOperation(t *table, o ops.Operation) {
 	t.row("of", strings.TrimSpace(o.Subject))
 	t.row("state", o.State)
 	t.row("", o.Summary)
+	if o.Hint != "" {
+		t.row("", hintOf(o))
+	}
 	t.row("started", when(o.StartedAt)+" by "+o.StartedBy)
 	t.row("took", took(o.StartedAt, o.EndedAt))
 	t.row("workflow", o.WorkflowID)
@@ -89,6 +92,9 @@ func showOperation(t *table, o ops.Operation) {
 		}
 	}
 }
+
+// hintOf is what somebody can do about the step that runs, without the marks of Markdown.
+func hintOf(o ops.Operation) string { return strings.ReplaceAll(o.Hint, "`", "") }
 
 // begun prints an operation that was started, or waits for its end.
 func (g *globals) begun(cmd *cobra.Command, collection string, started ops.Operation, wait bool, good ...string) error {

@@ -149,7 +149,7 @@ func (v *view) reasons(o ops.Operation, plan rollout.PlanOutcome, progress activ
 	}
 	if o.EndedAt == nil {
 		if o.Hint != "" {
-			v.wrap("", strings.ReplaceAll(o.Hint, "`", ""))
+			v.wrap("", hintOf(o))
 		}
 		if progress.WaitingFor != "" && len(o.Parts) == 0 {
 			v.wrap("waits", progress.WaitingFor)

@@ -209,7 +209,7 @@ func (w *watcher) steps(o ops.Operation) {
 			w.moved = time.Now()
 		}
 	}
-	if waits := "… " + o.Summary + " " + strings.ReplaceAll(o.Hint, "`", ""); o.Hint != "" && w.shown[o.ID] != waits {
+	if waits := "… " + o.Summary + " " + hintOf(o); o.Hint != "" && w.shown[o.ID] != waits {
 		w.shown[o.ID] = waits
 		w.line(waits)
 	}
