@@ -6,14 +6,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-// blackHole is for how long the target is black-holed at each step, such as 10m, or at one, such as "10m@WatchRelease 1". 0s: until the
-// rollout says so. Unset: at one step, another each day.
+// blackHole is for how long the target is black-holed at each step, such as 10m, or at those that match, such as "10m@WatchRelease|AwaitGone".
+// 0s: until the rollout says so. Unset: at one step, another each day.
 const blackHole = "SMS_BLACK_HOLE"
 
 // asksTarget are the activities at which the target is black-holed. AnalyseRelease comes in the hole of WatchRelease.
@@ -45,6 +46,10 @@ func TestBlackHoledTarget(t *testing.T) {
 	if err != nil && within != "" {
 		t.Fatalf("%s: %v", blackHole, err)
 	}
+	matching, err := regexp.Compile(at)
+	if err != nil {
+		t.Fatalf("%s: %v", blackHole, err)
+	}
 	b := buildAll(t)
 	for name, bad := range map[string]bool{"forward": false, "rollback": true} {
 		t.Run(name, func(t *testing.T) {
@@ -52,7 +57,7 @@ func TestBlackHoledTarget(t *testing.T) {
 			var target *proxy
 			k := newKilling(t, b, throughProxy(t, &target))
 			steps := slices.DeleteFunc(k.undisturbed(bad), func(s step) bool {
-				return !slices.Contains(asksTarget, s.activity) || !strings.Contains(fmt.Sprint(s.activity, " ", s.nth), at)
+				return !slices.Contains(asksTarget, s.activity) || !matching.MatchString(fmt.Sprint(s.activity, " ", s.nth))
 			})
 			if len(steps) == 0 {
 				t.Fatal("the target is asked at no step")
