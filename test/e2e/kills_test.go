@@ -23,7 +23,7 @@ const (
 	// rolloutKills says which cells of the matrix are gone through: all, or 2/5 for every fifth from the second on. Unset: few.
 	rolloutKills = "SMS_ROLLOUT_KILLS"
 	// killPlatforms share the cells of a long run: most of a cell is waiting.
-	killPlatforms = 4
+	killPlatforms = 5
 	// reachedWithin is how long a rollout may take to come to the moment at which something is killed.
 	reachedWithin = 3 * time.Minute
 )
