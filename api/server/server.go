@@ -57,7 +57,7 @@ type Config struct {
 	// WriteIdleTimeout cuts the connection of a caller that takes nothing of its answer for so long; 0 waits for ever.
 	WriteIdleTimeout time.Duration `env:"SERVER_WRITE_IDLE_TIMEOUT" envDefault:"30s"`
 	// DrainDelay is how long a stopping service still answers, so that callers notice that it leaves.
-	DrainDelay time.Duration `env:"SERVER_DRAIN_DELAY" envDefault:"2s"`
+	DrainDelay time.Duration `env:"SERVER_DRAIN_DELAY" envDefault:"1.5s"`
 	// HandoverTimeout is how long a service that is told to stop goes on as before until its successor is ready, where a supervisor
 	// starts one (NOTIFY_SOCKET).
 	HandoverTimeout time.Duration `env:"SERVER_HANDOVER_TIMEOUT" envDefault:"10s"`
