@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,11 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	workflowpb "go.temporal.io/api/workflow/v1"
-	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
-	"github.com/school-sms/sms/internal/temporalclient/temporaltest"
 	"github.com/school-sms/sms/workflows/rollout"
 )
 
@@ -153,25 +149,6 @@ func TestBadReleases(t *testing.T) {
 			l.endWithin(t, 0)
 		})
 	}
-	p.recordRollouts()
-	p.recordJanitor()
-}
-
-// recordJanitor keeps the history of the janitor that found something, with -record.
-func (p *platform) recordJanitor() {
-	p.t.Helper()
-	if !*record {
-		return
-	}
-	c := p.temporal()
-	runs, err := c.ListWorkflow(context.Background(), &workflowservice.ListWorkflowExecutionsRequest{Query: "WorkflowType = 'Janitor'"})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	longest := slices.MaxFunc(runs.GetExecutions(), func(a, b *workflowpb.WorkflowExecutionInfo) int {
-		return int(a.GetHistoryLength() - b.GetHistoryLength())
-	})
-	if err := temporaltest.WriteHistory(c, longest.GetExecution().GetWorkflowId(), longest.GetExecution().GetRunId(), filepath.Join(histories, "janitor.json")); err != nil {
-		p.t.Error(err)
-	}
+	p.recordRollouts("")
+	p.recordLongest("Janitor")
 }

@@ -100,4 +100,5 @@ func TestMigrations(t *testing.T) {
 	if now := p.releases("student-service"); !slices.Equal(now, contracted) {
 		t.Errorf("%v runs, want %v", now, contracted)
 	}
+	p.recordRollouts("migrations-")
 }

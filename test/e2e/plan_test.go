@@ -90,7 +90,8 @@ func TestPlan(t *testing.T) {
 	}
 	walkRequestIDs(t, p, configuration)
 	walkSupersede(t, p)
-	p.recordRollouts()
+	p.recordRollouts("")
+	p.recordLongest("Preview")
 }
 
 // newOffice is a webhook, and the file that names it; told says whether it has had a message of a type and an id.

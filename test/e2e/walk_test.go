@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -12,9 +13,11 @@ import (
 	"testing"
 	"time"
 
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
-	flow "github.com/school-sms/sms/internal/rollout"
+	"github.com/school-sms/sms/internal/rollout"
 	"github.com/school-sms/sms/internal/temporalclient/temporaltest"
 )
 
@@ -348,8 +351,9 @@ func walkAbort(t *testing.T, p *platform, good []string) {
 	}
 }
 
-// record makes TestWalk and TestBadReleases write the histories of their rollouts to where the replay test reads them.
-var record = flag.Bool("record", false, "write the histories of rollouts to workflows/rollout/testdata")
+// record makes tests write the histories of their rollouts to where the replay test reads them. Each has a name of its own there, so that
+// those of earlier shapes stay.
+var record = flag.String("record", "", "write the histories of rollouts to workflows/rollout/testdata, with names that begin so")
 
 // walkHistories looks for what has run in the web UI.
 func walkHistories(t *testing.T, p *platform) {
@@ -370,24 +374,27 @@ func walkHistories(t *testing.T, p *platform) {
 			t.Errorf("the web UI does not show %s", want)
 		}
 	}
-	p.recordRollouts()
+	p.recordRollouts("")
 }
 
-// recordRollouts keeps one history of each way that a rollout has gone, with -record.
-func (p *platform) recordRollouts() {
+// recordRollouts keeps one history of each way that a rollout of a test has gone, with -record.
+func (p *platform) recordRollouts(of string) {
 	p.t.Helper()
-	if !*record {
+	if *record == "" {
 		return
 	}
 	var listed struct {
 		Content []struct {
 			State, WorkflowID, RunID string
-			Input                    flow.Request
+			Input                    rollout.Request
 		}
 	}
 	p.call(http.MethodGet, "/api/v1/ops/rollouts", nil).into(p.t, &listed)
 	for _, r := range listed.Content {
 		name := r.State
+		if s := r.Input.Strategy; s != "" && s != rollout.Canary {
+			name = s + "-" + name
+		}
 		switch {
 		case strings.HasPrefix(r.WorkflowID, "rollout-plan/"):
 			name = "plan-" + r.State
@@ -396,9 +403,31 @@ func (p *platform) recordRollouts() {
 		case r.Input.Converge:
 			name = "converged"
 		}
-		if err := temporaltest.WriteHistory(p.temporal(), r.WorkflowID, r.RunID, filepath.Join(histories, name+".json")); err != nil {
-			p.t.Error(err)
-		}
+		p.writeHistory(p.temporal(), r.WorkflowID, r.RunID, of+name)
+	}
+}
+
+// recordLongest keeps the longest history of a workflow of a type, with -record.
+func (p *platform) recordLongest(workflow string) {
+	p.t.Helper()
+	if *record == "" {
+		return
+	}
+	c := p.temporal()
+	runs, err := c.ListWorkflow(context.Background(), &workflowservice.ListWorkflowExecutionsRequest{Query: "WorkflowType = '" + workflow + "'"})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	longest := slices.MaxFunc(runs.GetExecutions(), func(a, b *workflowpb.WorkflowExecutionInfo) int {
+		return int(a.GetHistoryLength() - b.GetHistoryLength())
+	}).GetExecution()
+	p.writeHistory(c, longest.GetWorkflowId(), longest.GetRunId(), strings.ToLower(workflow))
+}
+
+func (p *platform) writeHistory(c client.Client, workflowID, runID, name string) {
+	p.t.Helper()
+	if err := temporaltest.WriteHistory(c, workflowID, runID, filepath.Join(histories, *record+"-"+name+".json")); err != nil {
+		p.t.Error(err)
 	}
 }
 

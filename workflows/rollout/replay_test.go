@@ -7,9 +7,10 @@ import (
 	"github.com/school-sms/sms/workflows/rollout"
 )
 
-// The histories are those of real runs, recorded with `go test ./test/e2e -run 'TestWalk|TestBadReleases|TestPlan' -record`; those that begin with
-// unmeasured are of rollouts before there was an analysis.
+// The histories are those of real runs. Each shape that was ever released has some, and those stay: what records new ones is
+// `go test ./test/e2e -run 'TestWalk|TestBadReleases|TestPlan|TestMigrations' -args -record NAME`. Those without a name are the first with an
+// analysis, and those that begin with unmeasured are from before it.
 func TestRecordedHistoriesReplay(t *testing.T) {
 	t.Parallel()
-	temporaltest.Replay(t, "testdata", rollout.Rollout, rollout.RolloutPlan, rollout.Janitor)
+	temporaltest.Replay(t, "testdata", rollout.Rollout, rollout.RolloutPlan, rollout.Janitor, rollout.Preview)
 }
