@@ -103,3 +103,29 @@ func TestAnAnalysisWaitsForTheTarget(t *testing.T) {
 		t.Errorf("the target is there: %v", err)
 	}
 }
+
+// What the target does not run any more has died, when the registry still has it: nobody waits for the end of its lease.
+func TestTheDeadAreTakenOutOfTheRegistry(t *testing.T) {
+	t.Parallel()
+	var gone atomic.Bool
+	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodDelete {
+			if r.URL.Path != "/eureka/apps/STUDENT-SERVICE/dead" {
+				t.Errorf("%s is taken out", r.URL.Path)
+			}
+			gone.Store(true)
+			w.WriteHeader(http.StatusNotFound) // or somebody else was quicker
+			return
+		}
+		instances := []discovery.Instance{{ID: "one", Status: discovery.StatusUp, Release: "new"}}
+		if !gone.Load() {
+			instances = append(instances, discovery.Instance{ID: "dead", Status: discovery.StatusUp, Release: "old"})
+		}
+		_ = json.NewEncoder(w).Encode(discovery.Snapshot{Apps: map[string]discovery.Application{"student-service": {Instances: instances}}})
+	}))
+	t.Cleanup(registry.Close)
+	acts := &Activities{Target: &absent{}, Traffic: discovery.NewClient(discovery.Config{URL: registry.URL + "/eureka", Timeout: 10 * time.Second})}
+	if err := run(t, acts.AwaitGone, AwaitInput{Service: Service{"production", "student-service"}, Release: "old"}); err != nil || !gone.Load() {
+		t.Errorf("%v, it is gone: %v", err, gone.Load())
+	}
+}

@@ -87,15 +87,10 @@ func (a *Activities) instances(ctx context.Context, of Service) ([]instance, err
 	return up, nil
 }
 
-// up counts the instances of a release that are.
-func (a *Activities) up(ctx context.Context, of Service, release string) (n int, err error) {
+// up are the instances of a release that are.
+func (a *Activities) up(ctx context.Context, of Service, release string) ([]instance, error) {
 	instances, err := a.instances(ctx, of)
-	for _, i := range instances {
-		if i.release == release {
-			n++
-		}
-	}
-	return n, err
+	return slices.DeleteFunc(instances, func(i instance) bool { return i.release != release }), err
 }
 
 // metrics are those of one process, by name.

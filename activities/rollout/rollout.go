@@ -133,31 +133,34 @@ func (a *Activities) AwaitReady(ctx context.Context, in AwaitInput) error {
 		if !ready {
 			return waiting, nil
 		}
-		n, err := a.up(ctx, in.Service, in.Release)
+		up, err := a.up(ctx, in.Service, in.Release)
 		if err != nil {
 			return "", err
 		}
-		if n < in.Replicas {
-			return fmt.Sprintf("%d of %d instances are registered", n, in.Replicas), nil
+		if len(up) < in.Replicas {
+			return fmt.Sprintf("%d of %d instances are registered", len(up), in.Replicas), nil
 		}
 		return "", nil
 	})
 }
 
-// AwaitGone returns when no instance of the release is left, on the target and in the registry.
+// AwaitGone returns when no instance of the release is left, on the target and in the registry. What is registered although the target
+// runs nothing of the release has died without a farewell, and is taken out: its lease may last for minutes.
 func (a *Activities) AwaitGone(ctx context.Context, in AwaitInput) error {
 	return a.poll(ctx, in.Service, 0, func(observed target.Observed) (waiting string, err error) {
 		if n := len(observed.Of(in.Release)); n > 0 {
 			return fmt.Sprintf("%d instances still drain", n), nil
 		}
-		n, err := a.up(ctx, in.Service, in.Release)
-		if err != nil {
+		left, err := a.up(ctx, in.Service, in.Release)
+		if err != nil || len(left) == 0 {
 			return "", err
 		}
-		if n > 0 {
-			return fmt.Sprintf("%d instances are still registered", n), nil
+		for _, i := range left {
+			if err := a.Traffic.Deregister(ctx, discovery.App(in.Service.Service, in.Environment), i.id); err != nil {
+				return "", awayError{err}
+			}
 		}
-		return "", nil
+		return fmt.Sprintf("%d instances are still registered", len(left)), nil
 	})
 }
 

@@ -128,6 +128,15 @@ func (c *Client) ClearSplit(ctx context.Context, app string, fence int64) error 
 	return nil
 }
 
+// Deregister takes an instance out of the registry, for one that has died without a farewell. One that is not there is no error.
+func (c *Client) Deregister(ctx context.Context, app, id string) error {
+	status, err := c.do(ctx, http.MethodDelete, "/eureka"+instancePath(app, id), nil, nil, c.cfg.Timeout)
+	if err != nil && status != http.StatusNotFound {
+		return fmt.Errorf("take %s out of the registry: %w", id, err)
+	}
+	return nil
+}
+
 func splitPath(app string) string {
 	return "/api/v1/registry/splits/" + url.PathEscape(strings.ToLower(app))
 }

@@ -130,8 +130,11 @@ func (r *Registrar) once(ctx context.Context, known *bool) error {
 
 func (r *Registrar) appName() string { return url.PathEscape(strings.ToUpper(r.instance.App)) }
 
-func (r *Registrar) path() string {
-	return "/apps/" + r.appName() + "/" + url.PathEscape(r.instance.ID)
+func (r *Registrar) path() string { return instancePath(r.instance.App, r.instance.ID) }
+
+// instancePath is where an instance stands below the root of the Eureka interface.
+func instancePath(app, id string) string {
+	return "/apps/" + url.PathEscape(strings.ToUpper(app)) + "/" + url.PathEscape(id)
 }
 
 // document is the instance as the Eureka protocol writes it in JSON.
