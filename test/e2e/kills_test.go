@@ -152,8 +152,18 @@ func (k *killing) kill(c cell) (end operationRecord, took time.Duration) {
 		return m.Activity == c.activity && m.nth == c.nth && m.At == c.at && m.Attempt == 1
 	})
 	began, gateway, token := time.Now(), k.status.URLs["gateway"], k.token()
-	go r.once(gateway, token) // which may not come back: it is asked again below
+	reached := make(chan struct{})
+	go func() { // what the cell before has killed may still refuse it, and what is killed now may never answer: it is asked again below
+		for _, err := r.once(gateway, token); err != nil; _, err = r.once(gateway, token) {
+			select {
+			case <-reached:
+				return
+			case <-time.After(time.Second):
+			}
+		}
+	}()
 	now := await(t, reachedWithin, c.String(), caught)
+	close(reached)
 	k.end(c.victim)
 	now.goOn()
 	end = k.ended("rollouts", k.start(r))
