@@ -56,10 +56,15 @@ func BenchmarkRollout(b *testing.B) {
 	for b.Loop() {
 		p := startPlatform(b)
 		var alone overheads
+		var lags []time.Duration
 		for i := range runs {
-			alone.add(p.roll(b, fmt.Sprintf("run %d", i)))
+			done, late := p.roll(b, fmt.Sprintf("run %d", i))
+			alone.add(done)
+			lags = append(lags, late...)
 		}
 		alone.report(b, "alone")
+		fmt.Printf("%-34s %9.2f s p50 %9.2f s most, of %d steps\n", "sms rollout watch is late by", percentile(lags, 50).Seconds(), slices.Max(lags).Seconds(), len(lags))
+		b.ReportMetric(slices.Max(lags).Seconds(), "watch-lag-s")
 
 		d := p.startDummies(b)
 		var together overheads
@@ -143,20 +148,45 @@ func startPlatform(b *testing.B) *rolledPlatform {
 	return p
 }
 
-// roll replaces the student service of staging by a copy of itself that is another release.
-func (p *rolledPlatform) roll(b *testing.B, mark string) ops.Operation {
+// roll replaces the student service of staging by a copy of itself that is another release. lags are how long after the end of each step a
+// watcher was told of it.
+func (p *rolledPlatform) roll(b *testing.B, mark string) (done ops.Operation, lags []time.Duration) {
 	b.Helper()
 	content, err := os.ReadFile("../bin/student-service")
 	check(b, err)
 	release := filepath.Join(b.TempDir(), "student-service")
 	check(b, os.WriteFile(release, append(content, mark...), 0o700))
-	cmd := exec.Command("../bin/sms", "--data-dir", p.dir, "rollout", "start", "student-service="+release, "--env", "staging", "--soak", soak.String(),
-		"--min-requests", "10", "--wait", "-o", "json")
-	out, err := cmd.Output()
+	var begun ops.Operation
+	p.sms(b, &begun, "start", "student-service="+release, "--env", "staging", "--soak", soak.String(), "--min-requests", "10")
+
+	watch := exec.Command("../bin/sms", "--data-dir", p.dir, "rollout", "watch", begun.ID)
+	out, err := watch.StdoutPipe()
 	check(b, err)
-	var done ops.Operation
-	check(b, json.Unmarshal(out, &done))
-	return done
+	watch.Stderr = watch.Stdout
+	check(b, watch.Start())
+	shown := map[string]time.Time{}
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		name, _, _ := strings.Cut(strings.TrimPrefix(lines.Text(), "✔ "), " (")
+		shown[name] = time.Now()
+	}
+	check(b, watch.Wait())
+	p.sms(b, &done, "show", begun.ID)
+	for _, step := range done.Steps {
+		at, ok := shown[step.Name]
+		if !ok {
+			b.Fatalf("%q was not shown", step.Name)
+		}
+		lags = append(lags, at.Sub(*step.EndedAt))
+	}
+	return done, lags
+}
+
+// sms runs a command about rollouts, and decodes what it prints.
+func (p *rolledPlatform) sms(b *testing.B, into any, args ...string) {
+	b.Helper()
+	out, err := exec.Command("../bin/sms", append([]string{"--data-dir", p.dir, "-o", "json", "rollout"}, args...)...).Output()
+	check(b, err)
+	check(b, json.Unmarshal(out, into))
 }
 
 // dummies are services that only a target and the registry know, and a worker that rolls them out.
