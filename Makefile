@@ -54,7 +54,7 @@ soak-backups: build ## damage backups in every way, make 100 while others write,
 	@SMS_BACKUP_KILLS=20 go test -count=1 -timeout 60m -parallel 5 -v -run TestBackupsSurviveKills ./test/operations
 
 soak-rollouts: build ## kill -9 around every activity of a rollout, freeze its worker, shift its clock, black-hole its target: docs/evidence/rollout-*.txt
-	@SMS_ROLLOUT_KILLS=$${SMS_ROLLOUT_KILLS:-all} go test -tags clocks -count=1 -timeout 8h -parallel 4 -v \
+	@SMS_ROLLOUT_KILLS=$${SMS_ROLLOUT_KILLS:-all} go test -tags clocks -count=1 -timeout 8h -parallel 5 -v \
 	    -run 'TestRolloutsSurviveKills|TestFrozenWorkerIsFenced|TestWorkerClocksDoNotMatter' ./test/e2e
 	@SMS_BLACK_HOLE=10m go test -count=1 -timeout 4h -parallel 3 -v -run TestBlackHoledTarget ./test/e2e
 

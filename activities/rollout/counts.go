@@ -64,9 +64,9 @@ type instance struct{ id, release, address string }
 func (a *Activities) instances(ctx context.Context, of Service) ([]instance, error) {
 	var up []instance
 	if of.Service == rollout.Registry {
-		observed, err := a.Target.Status(ctx, of.Environment, of.Service)
+		observed, err := a.observe(ctx, of)
 		if err != nil {
-			return nil, awayError{fmt.Errorf("the target does not answer: %w", err)}
+			return nil, err
 		}
 		for _, i := range observed.Instances {
 			if i.Ready {

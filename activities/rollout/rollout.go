@@ -181,6 +181,15 @@ func (a *Activities) SetTraffic(ctx context.Context, in TrafficInput) error {
 	return fenced(a.Traffic.SetSplit(ctx, app, in.Split, in.Fence))
 }
 
+// observe is ObserveTarget for those who wait or watch: a target that cannot be asked is away.
+func (a *Activities) observe(ctx context.Context, of Service) (target.Observed, error) {
+	observed, err := a.Target.Status(ctx, of.Environment, of.Service)
+	if err != nil {
+		err = awayError{fmt.Errorf("the target does not answer: %w", err)}
+	}
+	return observed, err
+}
+
 // Progress is what an activity that waits or watches tells with its heartbeats.
 type Progress struct {
 	// WaitingFor and Watching say it in words, one of them.
@@ -197,9 +206,9 @@ type awayError struct{ error }
 // poll looks at a service until nothing is to be waited for, as repeat does.
 func (a *Activities) poll(ctx context.Context, of Service, within time.Duration, look func(target.Observed) (waiting string, err error)) error {
 	return repeat(ctx, within, func() (Progress, error) {
-		observed, err := a.Target.Status(ctx, of.Environment, of.Service)
+		observed, err := a.observe(ctx, of)
 		if err != nil {
-			return Progress{}, awayError{fmt.Errorf("the target does not answer: %w", err)}
+			return Progress{}, err
 		}
 		waiting, err := look(observed)
 		return Progress{WaitingFor: waiting, Instances: observed.Instances}, err

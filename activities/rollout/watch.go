@@ -83,15 +83,15 @@ func (in WatchInput) age(ctx context.Context) func() time.Duration {
 
 // look is AnalyseRelease, and tells which instances it has seen.
 func (a *Activities) look(ctx context.Context, in WatchInput, window time.Duration) (Analysis, []target.Instance, error) {
-	observed, away := a.Target.Status(ctx, in.Environment, in.Service.Service)
+	observed, away := a.observe(ctx, in.Service)
 	if away == nil {
 		if why := rollout.Soured(observed, in.Release, in.Replicas); why != "" {
 			return Analysis{Verdict: rollout.Broken}, observed.Instances, notReady(why)
 		}
 	}
 	analysis, err := a.judge(ctx, in, window)
-	if away != nil && err == nil {
-		err = fmt.Errorf("the target does not answer: %w", away)
+	if err == nil {
+		err = away
 	}
 	return analysis, observed.Instances, err
 }

@@ -120,7 +120,7 @@ func (r *Registrar) once(ctx context.Context, known *bool) error {
 		r.log.Info("the registry had lost this instance", "instance", r.instance.ID)
 		*known = false
 	}
-	if _, err := r.send(ctx, http.MethodPost, "/apps/"+r.appName(), r.document(), r.cfg.Timeout); err != nil {
+	if _, err := r.send(ctx, http.MethodPost, appPath(r.instance.App), r.document(), r.cfg.Timeout); err != nil {
 		return err
 	}
 	*known = true
@@ -128,14 +128,12 @@ func (r *Registrar) once(ctx context.Context, known *bool) error {
 	return nil
 }
 
-func (r *Registrar) appName() string { return url.PathEscape(strings.ToUpper(r.instance.App)) }
-
 func (r *Registrar) path() string { return instancePath(r.instance.App, r.instance.ID) }
 
-// instancePath is where an instance stands below the root of the Eureka interface.
-func instancePath(app, id string) string {
-	return "/apps/" + url.PathEscape(strings.ToUpper(app)) + "/" + url.PathEscape(id)
-}
+// appPath is where an application stands below the root of the Eureka interface, and instancePath where one of its instances does.
+func appPath(app string) string { return "/apps/" + url.PathEscape(strings.ToUpper(app)) }
+
+func instancePath(app, id string) string { return appPath(app) + "/" + url.PathEscape(id) }
 
 // document is the instance as the Eureka protocol writes it in JSON.
 func (r *Registrar) document() any {

@@ -152,18 +152,19 @@ func (k *killing) kill(c cell) (end operationRecord, took time.Duration) {
 		return m.Activity == c.activity && m.nth == c.nth && m.At == c.at && m.Attempt == 1
 	})
 	began, gateway, token := time.Now(), k.status.URLs["gateway"], k.token()
-	reached := make(chan struct{})
+	asking, reached := context.WithCancel(t.Context())
+	defer reached()
 	go func() { // what the cell before has killed may still refuse it, and what is killed now may never answer: it is asked again below
 		for _, err := r.once(gateway, token); err != nil; _, err = r.once(gateway, token) {
 			select {
-			case <-reached:
+			case <-asking.Done():
 				return
 			case <-time.After(time.Second):
 			}
 		}
 	}()
 	now := await(t, reachedWithin, c.String(), caught)
-	close(reached)
+	reached()
 	k.end(c.victim)
 	now.goOn()
 	end = k.ended("rollouts", k.start(r))

@@ -124,9 +124,7 @@ func (p *Progress) Skip(name, why string) {
 
 // Say changes the state, the summary and the outcome so far. A nil outcome keeps the last.
 func (p *Progress) Say(state, summary string, outcome any) {
-	if state != operation.Waiting {
-		p.hint = ""
-	}
+	p.hint = ""
 	p.tell(state, summary, outcome)
 }
 
