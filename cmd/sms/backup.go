@@ -137,10 +137,7 @@ func drawRecoveries(t *table, all []ops.Recovery) {
 		}
 		rows = append(rows, []string{r.Database, r.State, point, recovery, size, id, last})
 	}
-	fit(rows)
-	for _, cells := range rows {
-		t.row(cells...)
-	}
+	t.fitted(rows)
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -2,11 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/creack/pty"
 
 	"github.com/school-sms/sms/api/ops"
 	"github.com/school-sms/sms/internal/operation"
@@ -23,20 +26,43 @@ func TestBackupListFitsATerminalAndSaysWhyEachIsKept(t *testing.T) {
 		row("4g8k2m0x7d", "student_db", "failed", `{}`, nil),
 		row("4g8k2m0x7e", "student_db", "stored", `{"stored":{"bytes":1,"dumpBytes":1}}`, &ops.Kept{Reason: "unproven"}),
 	}}
-	out, _, err := run(t, []func(http.ResponseWriter){status(200, page)}, "backup", "list")
+	list := []func(http.ResponseWriter){status(200, page)}
+	words := []string{"1d 3h", "95.0 MB", "4.2", "9f3ac01d +1", "none", "daily: of the last 30 days", "goes: unproven", "The disk for backups is"}
+	says := func(out string, words ...string) {
+		t.Helper()
+		for _, part := range words {
+			if !strings.Contains(out, part) {
+				t.Errorf("no %q in\n%s", part, out)
+			}
+		}
+	}
+
+	const columns = 110
+	term, tty, err := pty.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(out) {
-		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > listWidth {
+	defer term.Close()
+	if err := pty.Setsize(tty, &pty.Winsize{Rows: 50, Cols: columns}); err != nil {
+		t.Fatal(err)
+	}
+	if err := runTo(t, tty, io.Discard, list, "backup", "list"); err != nil {
+		t.Fatal(err)
+	}
+	tty.Close()
+	drawn, _ := io.ReadAll(term) // a terminal that is closed at its other end ends with an error
+	for line := range strings.Lines(string(drawn)) {
+		if n := utf8.RuneCountInString(strings.TrimRight(line, "\r\n")); n > columns {
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}
-	for _, words := range []string{"1d 3h", "95.0 MB", "4.2", "9f3ac01d +1", "none", "daily: of the last 30 days", "goes: unproven", "The disk for backups is", "…"} {
-		if !strings.Contains(out, words) {
-			t.Errorf("no %q in\n%s", words, out)
-		}
+	says(string(drawn), append(words, "…")...)
+
+	out, _, err := run(t, list, "backup", "list")
+	if err != nil {
+		t.Fatal(err)
 	}
+	says(out, append(words, page.Content[0].Summary)...) // nothing is cut for a program that reads it
 }
 
 func TestBackupStatusFailsWhileADatabaseIsOverdue(t *testing.T) {

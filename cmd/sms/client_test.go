@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -57,6 +58,13 @@ func backupIn(state, summary string, ended bool) ops.Operation {
 // run runs the command line against answers.
 func run(t *testing.T, next []func(http.ResponseWriter), args ...string) (stdout, stderr string, err error) {
 	t.Helper()
+	var out, errs bytes.Buffer
+	err = runTo(t, &out, &errs, next, args...)
+	return out.String(), errs.String(), err
+}
+
+func runTo(t *testing.T, out, errs io.Writer, next []func(http.ResponseWriter), args ...string) error {
+	t.Helper()
 	server := httptest.NewServer(&answers{next: next})
 	t.Cleanup(server.Close)
 	token := filepath.Join(t.TempDir(), "token")
@@ -64,12 +72,10 @@ func run(t *testing.T, next []func(http.ResponseWriter), args ...string) (stdout
 		t.Fatal(err)
 	}
 	root := newRootCommand()
-	var out, errs bytes.Buffer
-	root.SetOut(&out)
-	root.SetErr(&errs)
+	root.SetOut(out)
+	root.SetErr(errs)
 	root.SetArgs(append(args, "--server", server.URL, "--token-file", token))
-	err = root.ExecuteContext(t.Context())
-	return out.String(), errs.String(), err
+	return root.ExecuteContext(t.Context())
 }
 
 func TestWaitEndsAsTheOperationDoes(t *testing.T) {

@@ -38,8 +38,7 @@ func newListCommand(g *globals, collection, short string, head []string, row fun
 			for _, o := range found.Content {
 				rows = append(rows, row(o))
 			}
-			fit(rows)
-			t.rows(rows)
+			t.fitted(rows)
 			t.more(found.Paging)
 		})
 	}

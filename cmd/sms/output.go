@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode/utf8"
 
+	"github.com/creack/pty"
+	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/school-sms/sms/api/ops"
@@ -18,7 +21,11 @@ import (
 const gap = 2
 
 // table is what people see.
-type table struct{ w *tabwriter.Writer }
+type table struct {
+	w *tabwriter.Writer
+	// columns of the terminal that it is drawn on; 0 when it is not drawn on one, and nothing has to fit.
+	columns int
+}
 
 // row adds a line.
 func (t *table) row(cells ...string) {
@@ -51,26 +58,29 @@ func (g *globals) print(cmd *cobra.Command, value any, draw func(*table)) error 
 
 func drawTable(w io.Writer, draw func(*table)) error {
 	t := &table{w: tabwriter.NewWriter(w, 0, 0, gap, ' ', 0)}
+	if file, ok := w.(*os.File); ok && isatty.IsTerminal(file.Fd()) {
+		_, t.columns, _ = pty.Getsize(file)
+	}
 	draw(t)
 	return t.w.Flush()
 }
 
-const (
-	// listWidth is how many columns of a terminal a list takes, where its last cells can be cut for that.
-	listWidth = 110
-	// leastCut is what is left of a cell that is cut.
-	leastCut = 16
-)
+// leastCut is what is left of a cell that is cut.
+const leastCut = 16
 
-// fit cuts the last cells of rows, which are sentences, so that the lines are not longer than listWidth.
-func fit(rows [][]string) {
+// fitted adds rows. The last cells are sentences: on a terminal they are cut, so that a line of it holds a row.
+func (t *table) fitted(rows [][]string) {
+	defer func() { t.rows(rows) }()
+	if t.columns == 0 {
+		return
+	}
 	widths := map[int]int{}
 	for _, cells := range rows {
 		for i, cell := range cells[:len(cells)-1] {
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell)+gap)
 		}
 	}
-	left := listWidth
+	left := t.columns
 	for _, width := range widths {
 		left -= width
 	}
