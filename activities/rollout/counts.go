@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"go.temporal.io/sdk/activity"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/school-sms/sms/internal/discovery"
@@ -23,21 +27,29 @@ import (
 const maxMetrics = 16 << 20
 
 // ReadTraffic reads what the gateways of an environment have counted of a service, or the registries of themselves. All that are up
-// must answer.
+// must answer, with what they had counted when this activity was asked for or later.
 func (a *Activities) ReadTraffic(ctx context.Context, in Service) (rollout.Reading, error) {
+	info := activity.GetInfo(ctx)
+	return a.readTraffic(ctx, in, info.StartedTime.Sub(info.ScheduledTime))
+}
+
+// readTraffic is ReadTraffic. A Prometheus may have read the counts before, at most oldest ago.
+func (a *Activities) readTraffic(ctx context.Context, in Service, oldest time.Duration) (rollout.Reading, error) {
 	reading := rollout.Reading{}
 	all := func(instance) bool { return true }
 	if in.Service == rollout.Registry { // no gateway is before it: it counts by itself
-		return reading, a.eachInstance(ctx, in, all, func(registry instance, families metrics) {
-			reading[registry.id] = countsOfRegistry(families, registry.release)
+		return reading, a.eachInstance(ctx, in, oldest, all, func(registry instance, samples model.Vector) {
+			reading[registry.id] = countsOfRegistry(samples, registry.release)
 		})
 	}
-	err := a.eachInstance(ctx, Service{in.Environment, rollout.Gateway}, all, func(gateway instance, families metrics) {
-		release := func(m *dto.Metric) (string, bool) { return label(m, "release"), label(m, "service") == in.Service }
-		if in.Service == rollout.Gateway { // it is its own door: all that it answers counts, for the release that it is itself
-			release = func(*dto.Metric) (string, bool) { return gateway.release, true }
+	err := a.eachInstance(ctx, Service{in.Environment, rollout.Gateway}, oldest, all, func(gateway instance, samples model.Vector) {
+		release := func(of model.Metric) (string, bool) {
+			return string(of["release"]), string(of["service"]) == in.Service
 		}
-		reading[gateway.id] = countsOf(families, release)
+		if in.Service == rollout.Gateway { // it is its own door: all that it answers counts, for the release that it is itself
+			release = func(model.Metric) (string, bool) { return gateway.release, true }
+		}
+		reading[gateway.id] = countsOf(samples, release)
 	})
 	if err == nil && len(reading) == 0 {
 		err = errors.New("no gateway is registered")
@@ -47,12 +59,14 @@ func (a *Activities) ReadTraffic(ctx context.Context, in Service) (rollout.Readi
 
 // readMemory reads what the largest instance of each release of a service holds resident, in bytes. Those of the release that is judged
 // must answer; one of the stable release may be what is broken, and is left out.
-func (a *Activities) readMemory(ctx context.Context, in Service, judged string) (map[string]float64, error) {
+func (a *Activities) readMemory(ctx context.Context, in Service, judged string, oldest time.Duration) (map[string]float64, error) {
 	memory := map[string]float64{}
 	needed := func(i instance) bool { return i.release == judged }
-	return memory, a.eachInstance(ctx, in, needed, func(i instance, families metrics) {
-		for _, m := range families["process_resident_memory_bytes"].GetMetric() {
-			memory[i.release] = max(memory[i.release], m.GetGauge().GetValue())
+	return memory, a.eachInstance(ctx, in, oldest, needed, func(i instance, samples model.Vector) {
+		for _, s := range samples {
+			if name(s) == resident {
+				memory[i.release] = max(memory[i.release], float64(s.Value))
+			}
 		}
 	})
 }
@@ -93,12 +107,9 @@ func (a *Activities) up(ctx context.Context, of Service, release string) ([]inst
 	return slices.DeleteFunc(instances, func(i instance) bool { return i.release != release }), err
 }
 
-// metrics are those of one process, by name.
-type metrics map[string]*dto.MetricFamily
-
 // eachInstance calls take, one call at a time, with the metrics of every instance of a service that is up. They are read at once: it takes
 // no longer than the slowest. One that is not needed may fail to answer.
-func (a *Activities) eachInstance(ctx context.Context, of Service, needed func(instance) bool, take func(instance, metrics)) error {
+func (a *Activities) eachInstance(ctx context.Context, of Service, oldest time.Duration, needed func(instance) bool, take func(instance, model.Vector)) error {
 	instances, err := a.instances(ctx, of)
 	if err != nil {
 		return err
@@ -107,7 +118,13 @@ func (a *Activities) eachInstance(ctx context.Context, of Service, needed func(i
 	var mu sync.Mutex
 	for _, i := range instances {
 		all.Go(func() error {
-			families, err := a.readMetrics(ctx, i)
+			var samples model.Vector
+			var err error
+			if a.Prometheus.ForAllRules && of.Service != rollout.Registry { // registries are in no list that Prometheus could read
+				samples, err = a.Prometheus.scraped(ctx, i, oldest)
+			} else {
+				samples, err = a.readMetrics(ctx, i)
+			}
 			if err != nil && !needed(i) {
 				return nil
 			}
@@ -116,14 +133,15 @@ func (a *Activities) eachInstance(ctx context.Context, of Service, needed func(i
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			take(i, families)
+			take(i, samples)
 			return nil
 		})
 	}
 	return all.Wait()
 }
 
-func (a *Activities) readMetrics(ctx context.Context, i instance) (metrics, error) {
+// readMetrics reads what an instance measures now, from itself.
+func (a *Activities) readMetrics(ctx context.Context, i instance) (model.Vector, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+i.address+"/actuator/prometheus", nil)
 	if err != nil {
 		return nil, err
@@ -136,75 +154,93 @@ func (a *Activities) readMetrics(ctx context.Context, i instance) (metrics, erro
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("status %d", res.StatusCode)
 	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	return parser.TextToMetricFamilies(io.LimitReader(res.Body, maxMetrics))
+	return samplesOf(io.LimitReader(res.Body, maxMetrics))
 }
 
+// samplesOf reads what is judged by from the Prometheus text format.
+func samplesOf(page io.Reader) (model.Vector, error) {
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(page)
+	if err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(families, func(name string, _ *dto.MetricFamily) bool {
+		return !slices.Contains([]string{started, resident, gatewayAnswers, gatewayTimes, serverTimes}, name)
+	})
+	return expfmt.ExtractSamples(&expfmt.DecodeOptions{}, slices.Collect(maps.Values(families))...)
+}
+
+// Names of the metrics that are judged by.
+const (
+	started        = "process_start_time_seconds"
+	resident       = "process_resident_memory_bytes"
+	gatewayAnswers = "gateway_requests_total"
+	gatewayTimes   = "gateway_request_duration_seconds"
+	serverTimes    = "http_server_request_duration_seconds"
+)
+
 // countsOf sums a gateway's metrics by release: release names it, or says that a series does not count.
-func countsOf(families metrics, release func(*dto.Metric) (string, bool)) rollout.GatewayCounts {
-	sums := rollout.GatewayCounts{Started: startOf(families), ByRelease: map[string]rollout.Counts{}}
-	add := func(family string, counts func(*dto.Metric) rollout.Counts) {
-		for _, m := range families[family].GetMetric() {
-			if of, counted := release(m); counted {
-				sum := sums.ByRelease[of]
-				sum.Add(counts(m))
-				sums.ByRelease[of] = sum
-			}
+func countsOf(samples model.Vector, release func(model.Metric) (string, bool)) rollout.GatewayCounts {
+	sums := rollout.GatewayCounts{ByRelease: map[string]rollout.Counts{}}
+	for _, s := range samples {
+		if name(s) == started {
+			sums.Started = float64(s.Value)
+			continue
+		}
+		c := timed(s, gatewayTimes)
+		if name(s) == gatewayAnswers {
+			c = answered(s)
+		}
+		if of, counted := release(s.Metric); counted && c != (rollout.Counts{}) {
+			c.Add(sums.ByRelease[of])
+			sums.ByRelease[of] = c
 		}
 	}
-	add("gateway_requests_total", func(m *dto.Metric) rollout.Counts {
-		c := rollout.Counts{Requests: m.GetCounter().GetValue()}
-		if strings.HasPrefix(label(m, "status"), "5") {
-			c.Errors = c.Requests
-		}
-		return c
-	})
-	add("gateway_request_duration_seconds", timesOf)
 	return sums
 }
 
 // countsOfRegistry sums a registry's own metrics, of the release that it is. Only requests of the Eureka interface count: the others
 // look after it, or wait for a change by their nature.
-func countsOfRegistry(families metrics, release string) rollout.GatewayCounts {
+func countsOfRegistry(samples model.Vector, release string) rollout.GatewayCounts {
+	var sums rollout.GatewayCounts
 	var sum rollout.Counts
-	for _, m := range families["http_server_request_duration_seconds"].GetMetric() {
-		if !strings.HasPrefix(label(m, "route"), "/eureka/") {
-			continue
+	for _, s := range samples {
+		switch {
+		case name(s) == started:
+			sums.Started = float64(s.Value)
+		case !strings.HasPrefix(string(s.Metric["route"]), "/eureka/"):
+		case name(s) == serverTimes+"_count":
+			sum.Add(answered(s))
+			sum.Add(timed(s, serverTimes))
+		default:
+			sum.Add(timed(s, serverTimes))
 		}
-		c := timesOf(m)
-		c.Requests = c.Timed
-		if strings.HasPrefix(label(m, "status"), "5") {
-			c.Errors = c.Requests
-		}
-		sum.Add(c)
 	}
-	return rollout.GatewayCounts{Started: startOf(families), ByRelease: map[string]rollout.Counts{release: sum}}
+	sums.ByRelease = map[string]rollout.Counts{release: sum}
+	return sums
 }
 
-// startOf is when a process began.
-func startOf(families metrics) (started float64) {
-	for _, m := range families["process_start_time_seconds"].GetMetric() {
-		started = m.GetGauge().GetValue()
-	}
-	return started
-}
+func name(s *model.Sample) string { return string(s.Metric[model.MetricNameLabel]) }
 
-// timesOf are the times of a histogram of requests.
-func timesOf(m *dto.Metric) rollout.Counts {
-	c := rollout.Counts{Timed: float64(m.GetHistogram().GetSampleCount())}
-	for _, b := range m.GetHistogram().GetBucket() {
-		if i := slices.Index(rollout.LatencyBounds[:], b.GetUpperBound()); i >= 0 {
-			c.Within[i] = float64(b.GetCumulativeCount())
-		}
+// answered are the answers that a series counts, all of one status.
+func answered(s *model.Sample) rollout.Counts {
+	c := rollout.Counts{Requests: float64(s.Value)}
+	if strings.HasPrefix(string(s.Metric["status"]), "5") {
+		c.Errors = c.Requests
 	}
 	return c
 }
 
-func label(m *dto.Metric, name string) string {
-	for _, l := range m.GetLabel() {
-		if l.GetName() == name {
-			return l.GetValue()
+// timed are the times that a series counts, if it is one of that histogram.
+func timed(s *model.Sample, histogram string) (c rollout.Counts) {
+	switch name(s) {
+	case histogram + "_count":
+		c.Timed = float64(s.Value)
+	case histogram + "_bucket":
+		bound, _ := strconv.ParseFloat(string(s.Metric[model.BucketLabel]), 64)
+		if i := slices.Index(rollout.LatencyBounds[:], bound); i >= 0 {
+			c.Within[i] = float64(s.Value)
 		}
 	}
-	return ""
+	return c
 }

@@ -4,8 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
 	"github.com/school-sms/sms/internal/rollout"
@@ -29,13 +27,12 @@ gateway_request_duration_seconds_count{method="GET",release="new",route="/a",ser
 
 func TestCountsOfAGateway(t *testing.T) {
 	t.Parallel()
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(page))
+	samples, err := samplesOf(strings.NewReader(page))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := countsOf(families, func(m *dto.Metric) (string, bool) {
-		return label(m, "release"), label(m, "service") == "student-service"
+	got := countsOf(samples, func(of model.Metric) (string, bool) {
+		return string(of["release"]), of["service"] == "student-service"
 	})
 	fresh := got.ByRelease["new"]
 	if got.Started != 1.5e9 || len(got.ByRelease) != 2 || fresh.Requests != 100 || fresh.Errors != 10 || fresh.Timed != 85 {
@@ -49,7 +46,7 @@ func TestCountsOfAGateway(t *testing.T) {
 			t.Errorf("within %v s: %v, want %v", bound, fresh.Within[i], want)
 		}
 	}
-	own := countsOf(families, func(*dto.Metric) (string, bool) { return "gateway", true })
+	own := countsOf(samples, func(model.Metric) (string, bool) { return "gateway", true })
 	if sum := own.ByRelease["gateway"]; sum.Requests != 112 || sum.Errors != 15 {
 		t.Errorf("all of a gateway: %+v", sum)
 	}

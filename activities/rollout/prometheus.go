@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -18,16 +19,18 @@ import (
 	"github.com/school-sms/sms/internal/rollout"
 )
 
-// Prometheus is a server that is asked what rules have queries for.
+// Prometheus is a server that is asked what rules have queries for, and all that is judged by if so configured.
 type Prometheus struct {
 	// URL of the server, or of another that has its HTTP API. Empty: there is none.
 	URL string `env:"PROMETHEUS_URL"`
 	// TokenFile holds a bearer token, read at each query. Empty: none is sent.
 	TokenFile string `env:"PROMETHEUS_TOKEN_FILE"`
+	// ForAllRules has error rates, latencies and memory come from it as well, and not from the gateways and instances themselves.
+	ForAllRules bool `env:"PROMETHEUS_FOR_ALL_RULES"`
 	// Timeout bounds all queries of one look: below the 10 s within which a watch must say that it is alive.
 	Timeout time.Duration `env:"PROMETHEUS_TIMEOUT" envDefault:"3s"`
 	// MinWindow is how long a release must have had its share of the traffic before it is asked about: a rate needs two scrapes, and four
-	// make it steady. The default is for a scrape each 15 s.
+	// make it steady. What it has read of an instance longer ago is not judged by. The default is for a scrape each 15 s.
 	MinWindow time.Duration `env:"PROMETHEUS_MIN_WINDOW" envDefault:"1m"`
 }
 
@@ -41,6 +44,9 @@ func (p Prometheus) Check() error {
 	var faults []error
 	if u, err := url.Parse(p.URL); p.URL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil) {
 		faults = append(faults, errors.New("PROMETHEUS_URL: want http:// or https:// and a host, and no password: a token goes into PROMETHEUS_TOKEN_FILE"))
+	}
+	if p.ForAllRules && p.URL == "" {
+		faults = append(faults, errors.New("PROMETHEUS_FOR_ALL_RULES: there is none to ask, PROMETHEUS_URL is not set"))
 	}
 	if p.Timeout <= 0 || p.Timeout > maxPrometheusTimeout {
 		faults = append(faults, fmt.Errorf("PROMETHEUS_TIMEOUT: %s is not above 0 and at most %s", p.Timeout, maxPrometheusTimeout))
@@ -88,24 +94,62 @@ func (p Prometheus) ask(ctx context.Context, query string, window time.Duration)
 	case window < p.MinWindow:
 		return 0, fmt.Errorf("it has had its share of the traffic for less than %s", p.MinWindow)
 	}
+	value, err := p.query(ctx, query, prometheus.WithLimit(2))
+	if err != nil {
+		return 0, err
+	}
+	return single(value)
+}
+
+// query returns what a query comes to. A warning is an error: something may be missing.
+func (p Prometheus) query(ctx context.Context, query string, options ...prometheus.Option) (model.Value, error) {
 	client, err := api.NewClient(api.Config{Address: p.URL, Client: &http.Client{Transport: bearer(p.TokenFile), CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse // who else may answer is not for the server to say, nor who gets the token
 	}}})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	value, warnings, _, err := prometheus.NewAPI(client).Query(ctx, query, time.Time{}, prometheus.WithTimeout(p.Timeout), prometheus.WithLimit(2))
+	value, warnings, _, err := prometheus.NewAPI(client).Query(ctx, query, time.Time{}, append(options, prometheus.WithTimeout(p.Timeout))...)
 	switch {
 	case ctx.Err() != nil:
-		return 0, fmt.Errorf("Prometheus did not answer within %s", p.Timeout)
+		return nil, fmt.Errorf("Prometheus did not answer within %s", p.Timeout)
 	case err != nil:
-		return 0, fmt.Errorf("Prometheus: %w", err)
+		return nil, fmt.Errorf("Prometheus: %w", err)
+	case len(warnings) > 0:
+		return nil, fmt.Errorf("Prometheus warns: %s", strings.Join(warnings, "; "))
 	}
-	number, err := single(value)
-	if err == nil && len(warnings) > 0 {
-		err = fmt.Errorf("Prometheus warns: %s", strings.Join(warnings, "; "))
+	return value, nil
+}
+
+// scraped is what an instance measured when it was last read, at most oldest ago. Its label instance is its id in the registry if
+// Prometheus has found it there (eureka_sd), and its address if another way.
+func (p Prometheus) scraped(ctx context.Context, i instance, oldest time.Duration) (model.Vector, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	of := fmt.Sprintf("instance=~%q", regexp.QuoteMeta(i.id)+"|"+regexp.QuoteMeta(i.address))
+	ages, err := p.vector(ctx, fmt.Sprintf("time() - timestamp(%s{%s})", started, of))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(ages) == 0:
+		return nil, errors.New("Prometheus does not read them, or could not the last time")
+	case len(ages) > 1:
+		return nil, fmt.Errorf("Prometheus reads them %d times: every request would count as often", len(ages))
 	}
-	return number, err
+	if age := time.Duration(float64(ages[0].Value) * float64(time.Second)); age > oldest {
+		return nil, fmt.Errorf("Prometheus has read them %s ago, which is too old", age.Round(time.Millisecond))
+	}
+	names := strings.Join([]string{started, resident, gatewayAnswers, gatewayTimes + "_(bucket|count)"}, "|")
+	return p.vector(ctx, fmt.Sprintf("{__name__=~%q,%s}", names, of))
+}
+
+func (p Prometheus) vector(ctx context.Context, query string) (model.Vector, error) {
+	value, err := p.query(ctx, query)
+	vector, ok := value.(model.Vector)
+	if err == nil && !ok {
+		err = fmt.Errorf("Prometheus: the query came to a %s, not to a vector", value.Type())
+	}
+	return vector, err
 }
 
 // single is the one number of an answer.

@@ -7,9 +7,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/common/model"
 
 	"github.com/school-sms/sms/internal/rollout"
 )
@@ -121,10 +124,57 @@ func token(t *testing.T) string {
 	return path
 }
 
+// TestWhatWasScrapedMustBeOneOfEachAndFresh asks a server that has read an instance at these times, in seconds before.
+func TestWhatWasScrapedMustBeOneOfEachAndFresh(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		ages string
+		want string // empty: the counts
+	}{
+		"fresh":  {`{"metric":{"job":"a"},"value":[1,"2.5"]}`, ""},
+		"never":  {"", "does not read them"},
+		"twice":  {`{"metric":{"job":"a"},"value":[1,"2.5"]},{"metric":{"job":"b"},"value":[1,"2.5"]}`, "reads them 2 times"},
+		"before": {`{"metric":{"job":"a"},"value":[1,"3.125"]}`, "3.125s ago, which is too old"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				query, samples := r.FormValue("query"), `{"metric":{"__name__":"gateway_requests_total","release":"new","status":"503"},"value":[1,"7"]},`+
+					`{"metric":{"__name__":"gateway_request_duration_seconds_bucket","release":"new","le":"1.0"},"value":[1,"6"]}`
+				if !strings.Contains(query, `instance=~"10\\.0\\.0\\.1:api-gateway:80|10\\.0\\.0\\.1:80"`) {
+					t.Errorf("asked %s", query)
+				}
+				if strings.HasPrefix(query, "time() - timestamp(") {
+					samples = c.ages
+				}
+				w.Header().Set("Content-Type", "application/json")
+				fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[%s]}}`, samples)
+			}))
+			t.Cleanup(server.Close)
+			samples, err := Prometheus{URL: server.URL, Timeout: 3 * time.Second}.scraped(t.Context(), instance{"10.0.0.1:api-gateway:80", "", "10.0.0.1:80"}, 3*time.Second)
+			if c.want != "" {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%v, want %q", err, c.want)
+				}
+				return
+			}
+			counts := countsOf(samples, func(of model.Metric) (string, bool) { return string(of["release"]), true }).ByRelease["new"]
+			if at := slices.Index(rollout.LatencyBounds[:], 1); err != nil || counts.Requests != 7 || counts.Errors != 7 || counts.Within[at] != 6 {
+				t.Errorf("%+v, %v", counts, err)
+			}
+		})
+	}
+}
+
 func TestPrometheusFaults(t *testing.T) {
 	t.Parallel()
 	good := Prometheus{Timeout: time.Second, MinWindow: time.Minute}
 	if err := good.Check(); err != nil {
+		t.Error(err)
+	}
+	all := good
+	all.ForAllRules = true
+	if err := all.Check(); err == nil || !strings.Contains(err.Error(), "PROMETHEUS_FOR_ALL_RULES: there is none to ask") {
 		t.Error(err)
 	}
 	for _, address := range []string{"prometheus:9090", "http://", "https://user:very-secret@host", "%zz"} {

@@ -9,6 +9,7 @@ import (
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/school-sms/sms/internal/rollout"
 	"github.com/school-sms/sms/internal/target"
@@ -98,15 +99,19 @@ func (a *Activities) look(ctx context.Context, in WatchInput, window time.Durati
 
 // judge is AnalyseRelease by what gateways have counted alone.
 func (a *Activities) judge(ctx context.Context, in WatchInput, window time.Duration) (Analysis, error) {
-	now, err := a.ReadTraffic(ctx, in.Service)
-	if err != nil {
+	var now rollout.Reading
+	var memory map[string]float64
+	var queried map[string]map[string]rollout.Queried
+	var reading errgroup.Group // at once: a look takes no longer than the longest
+	reading.Go(func() (err error) { now, err = a.readTraffic(ctx, in.Service, a.Prometheus.MinWindow); return err })
+	reading.Go(func() (err error) {
+		memory, err = a.readMemory(ctx, in.Service, in.Release, a.Prometheus.MinWindow)
+		return err
+	})
+	reading.Go(func() error { queried = a.Prometheus.Query(ctx, in, window); return nil })
+	if err := reading.Wait(); err != nil {
 		return Analysis{Verdict: rollout.Inconclusive, Unread: err.Error()}, nil
 	}
-	memory, err := a.readMemory(ctx, in.Service, in.Release)
-	if err != nil {
-		return Analysis{Verdict: rollout.Inconclusive, Unread: err.Error()}, nil
-	}
-	queried := a.Prometheus.Query(ctx, in, window)
 	of := func(release string) rollout.Sample {
 		return rollout.Sample{Counts: rollout.Window(in.From, now, release), Memory: memory[release], Queried: queried[release]}
 	}

@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -67,21 +64,8 @@ func newPrometheus(t *testing.T, r *processes.Registry) *prometheus {
 
 func startPrometheus(t *testing.T, scrape string) *prometheus {
 	t.Helper()
-	path, err := exec.LookPath("prometheus")
-	if err != nil {
-		path = filepath.Join("..", "..", "bin", "prometheus")
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run `test/clients/install` first", err)
-	}
-	dir := t.TempDir()
-	config := filepath.Join(dir, "prometheus.yml")
-	must(t, os.WriteFile(config, fmt.Appendf(nil, `
-global: {scrape_interval: 250ms, scrape_timeout: 250ms}
-scrape_configs:
-%s`, scrape), 0o600))
 	p := &prometheus{t: t, address: processes.FreeAddress(t)}
-	processes.Start(t, exec.Command(path, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+p.address))
+	processes.Prometheus(t, p.address, scrape)
 	return p
 }
 

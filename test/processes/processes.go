@@ -54,6 +54,25 @@ func Binary(t testing.TB, name string) string {
 	return path
 }
 
+// Prometheus starts one that listens at an address and reads metrics four times a second, of whom the scrape configurations name. It
+// does not wait for it.
+func Prometheus(t testing.TB, address, scrape string) *exec.Cmd {
+	t.Helper()
+	path, err := exec.LookPath("prometheus")
+	if err != nil {
+		path = filepath.Join("..", "..", "bin", "prometheus")
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: run `test/clients/install` first", err)
+	}
+	dir := t.TempDir()
+	config := filepath.Join(dir, "prometheus.yml")
+	must(t, os.WriteFile(config, []byte("global: {scrape_interval: 250ms, scrape_timeout: 250ms}\nscrape_configs:\n"+scrape), 0o600))
+	cmd := exec.Command(path, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
+	Start(t, cmd)
+	return cmd
+}
+
 // FreeAddress is one of the loopback interface that was free a moment ago.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
