@@ -182,8 +182,8 @@ func TestFollowARolloutToItsEnd(t *testing.T) {
 		t.Errorf("what was known was sent again: %+v", first)
 	}
 	last, ended := until(t, events, func(o Operation) bool { return o.EndedAt != nil })
-	if ended.State != flow.Aborted || !strings.Contains(ended.Summary, "wrong build") {
-		t.Errorf("ended %s: %s", ended.State, ended.Summary)
+	if ended.State != flow.Aborted || !strings.Contains(ended.Summary, "wrong build") || ended.Activity != nil {
+		t.Errorf("ended %s: %s, while it does %+v", ended.State, ended.Summary, ended.Activity)
 	}
 	if end, more := <-events; !more || end.name != "end" || end.data != flow.Aborted {
 		t.Errorf("heard %+v, want the end", end)
@@ -192,7 +192,7 @@ func TestFollowARolloutToItsEnd(t *testing.T) {
 		t.Errorf("heard %+v after the end", e)
 	}
 	if end := <-d.listen(o.ID, last.id); end.name != "end" {
-		t.Errorf("heard %+v, want only the end", end)
+		t.Errorf("heard %+v\nafter %+v, want only the end", end, last)
 	}
 	for _, refused := range []struct {
 		role   identity.Role

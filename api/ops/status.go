@@ -36,6 +36,9 @@ func (s *Service) read(ctx context.Context, id string, kinds ...operation.Kind) 
 		if live, err := s.ask(ctx, record); err == nil && live.Revision >= record.Revision {
 			record = live
 		}
+		if record.Ended() { // what ran before it ended
+			return record, nil, nil
+		}
 		return record, s.runningPart(callCtx, described), nil
 	}
 	record, err = s.settle(ctx, record, gone)

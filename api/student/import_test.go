@@ -22,8 +22,8 @@ import (
 	"github.com/school-sms/sms/internal/postgres"
 )
 
-var testCSV = CSVConfig{MaxBytes: 64 << 20, Wait: 30 * time.Second, MaxDeactivationPercent: 10, Keep: time.Hour, Lease: 15 * time.Second,
-	StatementTimeout: time.Minute, MaxExports: 2, WriteTimeout: 10 * time.Second}
+var testCSV = CSVConfig{MaxBytes: 64 << 20, Wait: 2 * time.Minute, MaxDeactivationPercent: 10, Keep: time.Hour, Lease: 15 * time.Second,
+	StatementTimeout: 2 * time.Minute, MaxExports: 2, WriteTimeout: 10 * time.Second}
 
 // csvFixture is a service that takes files.
 type csvFixture struct {
