@@ -34,7 +34,7 @@ func From[T any](environ map[string]string) (T, error) {
 		var all env.AggregateError
 		if errors.As(err, &all) {
 			for _, fault := range all.Errors {
-				faults = append(faults, fault.Error())
+				faults = append(faults, inWords(fault, reflect.TypeFor[T](), environ))
 			}
 		} else {
 			faults = append(faults, err.Error())
@@ -50,6 +50,29 @@ func From[T any](environ map[string]string) (T, error) {
 		return cfg, fmt.Errorf("configuration has %d fault(s):\n  - %s", len(faults), strings.Join(faults, "\n  - "))
 	}
 	return cfg, nil
+}
+
+// inWords names the variables that a fault may be about, where the library names the field of a struct alone.
+func inWords(fault error, config reflect.Type, environ map[string]string) string {
+	parsing, ok := errors.AsType[env.ParseError](fault)
+	if !ok {
+		return fault.Error()
+	}
+	return fmt.Sprintf("%s: want a %s: %v", strings.Join(variables(config, parsing, environ), " or "), parsing.Type, parsing.Err)
+}
+
+func variables(config reflect.Type, parsing env.ParseError, environ map[string]string) (names []string) {
+	for i := range config.NumField() {
+		field := config.Field(i)
+		name, _, _ := strings.Cut(field.Tag.Get("env"), ",")
+		switch {
+		case name == "" && field.Type.Kind() == reflect.Struct:
+			names = append(names, variables(field.Type, parsing, environ)...)
+		case field.Name == parsing.Name && field.Type == parsing.Type && environ[name] != "":
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // trim takes the line end off values that come from files.

@@ -250,7 +250,7 @@ func (p *Platform) begin(process *process) {
 }
 
 func (p *Platform) await(ctx context.Context, process *process) error {
-	if err := process.waitReady(ctx); err != nil {
+	if err := process.waitReady(ctx, func(why string) { p.say(process.name + " is started again: " + why) }); err != nil {
 		return err
 	}
 	p.say(process.name + " ready")

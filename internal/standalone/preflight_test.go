@@ -19,7 +19,7 @@ func TestOptionsNameEveryFault(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{"SMS_GATEWAY_PORT: 99999", "8081 is also", "SMS_STUDENT_REPLICAS", `"Mars/Olympus"`, "StopTimeout"} {
+	for _, want := range []string{"SMS_GATEWAY_PORT: 99999", "8081 is also", "SMS_STUDENT_REPLICAS", `"Mars/Olympus"`, "SMS_STOP_TIMEOUT"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not name %s:\n%v", want, err)
 		}

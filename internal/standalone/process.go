@@ -210,14 +210,20 @@ func (p *process) change(state string, pid int, failure string) {
 	p.changed = make(chan struct{})
 }
 
-// waitReady returns when the process is ready; the error says why it is not when ctx ends.
-func (p *process) waitReady(ctx context.Context) error {
+// waitReady returns when the process is ready; the error says why it is not when ctx ends. Meanwhile ended is told why the process has
+// ended and is started again, once for each reason.
+func (p *process) waitReady(ctx context.Context, ended func(why string)) error {
+	told := ""
 	for {
 		p.mu.Lock()
 		state, failure, changed := p.state, p.failure, p.changed
 		p.mu.Unlock()
-		if state == Ready {
+		switch {
+		case state == Ready:
 			return nil
+		case state == Restarting && failure != told:
+			ended(failure)
+			told = failure
 		}
 		select {
 		case <-changed:

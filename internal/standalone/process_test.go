@@ -202,8 +202,14 @@ func TestWaitReadyNamesTheFailureAndTheLog(t *testing.T) {
 	p.start()
 	await(t, p, "a restart", func(s ProcessStatus) bool { return s.Ended != "" && s.Failure == s.Ended })
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	err := p.waitReady(ctx)
+	var said []string
+	err := p.waitReady(ctx, func(why string) {
+		said = append(said, why)
+		cancel()
+	})
+	if len(said) != 1 || !strings.Contains(said[0], "port 8080 is taken") {
+		t.Errorf("meanwhile it was said: %q", said)
+	}
 	if err == nil || !strings.Contains(err.Error(), "port 8080 is taken") || !strings.Contains(err.Error(), "script.log") {
 		t.Errorf("got %v", err)
 	}

@@ -84,7 +84,7 @@ func startPostgres(t *testing.T, p *Platform) *process {
 	primary.start()
 	t.Cleanup(func() { end(primary) })
 	p.ask(t, func(conn *pgx.Conn) error { return p.prepareReplica(t.Context(), conn) })
-	if err := primary.waitReady(t.Context()); err != nil {
+	if err := primary.waitReady(t.Context(), func(why string) { t.Error(why) }); err != nil {
 		t.Fatal(err)
 	}
 	return primary
