@@ -34,7 +34,7 @@ func TestRunNamesEveryFaultInOneLine(t *testing.T) {
 	environment(t)
 	t.Setenv("SERVER_DRAIN_DELAY", "soon")
 	t.Setenv("IDENTITY_PUBLIC_KEY_FILE", "/nowhere/key.pem")
-	expectLine(t, "DrainDelay", "/nowhere/key.pem")(Module("test"), Serve)
+	expectLine(t, "SERVER_DRAIN_DELAY: want a time.Duration", "/nowhere/key.pem")(Module("test"), Serve)
 }
 
 func TestRunNamesTheRootCauseInOneLine(t *testing.T) {

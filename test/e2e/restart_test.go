@@ -95,7 +95,7 @@ func (p *platform) changeSettings(t *testing.T, l *traffic) {
 	}
 	before := p.pids()
 	write("SERVER_IDLE_TIMEOUT=soon")
-	if out, code := p.sms("restart", "student-service"); code != 1 || !strings.Contains(out, "IdleTimeout") {
+	if out, code := p.sms("restart", "student-service"); code != 1 || !strings.Contains(out, "SERVER_IDLE_TIMEOUT: want a time.Duration") {
 		t.Errorf("a setting that is no duration: exit %d\n%s", code, out)
 	}
 	for name, pid := range p.pids() {
