@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -121,6 +122,8 @@ func (p Prometheus) query(ctx context.Context, query string, options ...promethe
 	return value, nil
 }
 
+var errUnread = errors.New("Prometheus does not read them, or could not the last time")
+
 // scraped is what an instance measured when it was last read, at most oldest ago. Its label instance is its id in the registry if
 // Prometheus has found it there (eureka_sd), and its address if another way.
 func (p Prometheus) scraped(ctx context.Context, i instance, oldest time.Duration) (model.Vector, error) {
@@ -132,7 +135,7 @@ func (p Prometheus) scraped(ctx context.Context, i instance, oldest time.Duratio
 	case err != nil:
 		return nil, err
 	case len(ages) == 0:
-		return nil, errors.New("Prometheus does not read them, or could not the last time")
+		return nil, errUnread
 	case len(ages) > 1:
 		return nil, fmt.Errorf("Prometheus reads them %d times: every request would count as often", len(ages))
 	}
@@ -140,7 +143,11 @@ func (p Prometheus) scraped(ctx context.Context, i instance, oldest time.Duratio
 		return nil, fmt.Errorf("Prometheus has read them %s ago, which is too old", age.Round(time.Millisecond))
 	}
 	names := strings.Join([]string{started, resident, gatewayAnswers, gatewayTimes + "_(bucket|count)"}, "|")
-	return p.vector(ctx, fmt.Sprintf("{__name__=~%q,%s}", names, of))
+	samples, err := p.vector(ctx, fmt.Sprintf("{__name__=~%q,%s}", names, of))
+	if err == nil && !slices.ContainsFunc(samples, func(s *model.Sample) bool { return name(s) == started }) { // lost since the question before
+		err = errUnread
+	}
+	return samples, err
 }
 
 func (p Prometheus) vector(ctx context.Context, query string) (model.Vector, error) {

@@ -129,23 +129,29 @@ func TestWhatWasScrapedMustBeOneOfEachAndFresh(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		ages string
+		gone bool   // by the second question
 		want string // empty: the counts
 	}{
-		"fresh":  {`{"metric":{"job":"a"},"value":[1,"2.5"]}`, ""},
-		"never":  {"", "does not read them"},
-		"twice":  {`{"metric":{"job":"a"},"value":[1,"2.5"]},{"metric":{"job":"b"},"value":[1,"2.5"]}`, "reads them 2 times"},
-		"before": {`{"metric":{"job":"a"},"value":[1,"3.125"]}`, "3.125s ago, which is too old"},
+		"fresh":  {`{"metric":{"job":"a"},"value":[1,"2.5"]}`, false, ""},
+		"lost":   {`{"metric":{"job":"a"},"value":[1,"2.5"]}`, true, "does not read them"},
+		"never":  {"", false, "does not read them"},
+		"twice":  {`{"metric":{"job":"a"},"value":[1,"2.5"]},{"metric":{"job":"b"},"value":[1,"2.5"]}`, false, "reads them 2 times"},
+		"before": {`{"metric":{"job":"a"},"value":[1,"3.125"]}`, false, "3.125s ago, which is too old"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				query, samples := r.FormValue("query"), `{"metric":{"__name__":"gateway_requests_total","release":"new","status":"503"},"value":[1,"7"]},`+
-					`{"metric":{"__name__":"gateway_request_duration_seconds_bucket","release":"new","le":"1.0"},"value":[1,"6"]}`
+					`{"metric":{"__name__":"gateway_request_duration_seconds_bucket","release":"new","le":"1.0"},"value":[1,"6"]},`+
+					`{"metric":{"__name__":"process_start_time_seconds"},"value":[1,"1.5e9"]}`
 				if !strings.Contains(query, `instance=~"10\\.0\\.0\\.1:api-gateway:80|10\\.0\\.0\\.1:80"`) {
 					t.Errorf("asked %s", query)
 				}
-				if strings.HasPrefix(query, "time() - timestamp(") {
+				switch {
+				case strings.HasPrefix(query, "time() - timestamp("):
 					samples = c.ages
+				case c.gone:
+					samples = ""
 				}
 				w.Header().Set("Content-Type", "application/json")
 				fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[%s]}}`, samples)

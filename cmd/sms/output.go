@@ -58,7 +58,7 @@ func (g *globals) print(cmd *cobra.Command, value any, draw func(*table)) error 
 
 func drawTable(w io.Writer, draw func(*table)) error {
 	t := &table{w: tabwriter.NewWriter(w, 0, 0, gap, ' ', 0)}
-	if file, ok := w.(*os.File); ok && isatty.IsTerminal(file.Fd()) {
+	if file, ok := terminal(w); ok {
 		_, t.columns, _ = pty.Getsize(file)
 	}
 	draw(t)
@@ -68,19 +68,28 @@ func drawTable(w io.Writer, draw func(*table)) error {
 // leastCut is what is left of a cell that is cut.
 const leastCut = 16
 
+// terminal is the terminal that is written to, if it is one.
+func terminal(w io.Writer) (*os.File, bool) {
+	file, ok := w.(*os.File)
+	return file, ok && isatty.IsTerminal(file.Fd())
+}
+
 // fitted adds rows. The last cells are sentences: on a terminal they are cut, so that a line of it holds a row.
 func (t *table) fitted(rows [][]string) {
-	defer func() { t.rows(rows) }()
-	if t.columns == 0 {
-		return
+	if t.columns > 0 {
+		fit(rows, t.columns)
 	}
+	t.rows(rows)
+}
+
+func fit(rows [][]string, columns int) {
 	widths := map[int]int{}
 	for _, cells := range rows {
 		for i, cell := range cells[:len(cells)-1] {
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell)+gap)
 		}
 	}
-	left := t.columns
+	left := columns
 	for _, width := range widths {
 		left -= width
 	}

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/school-sms/sms/api/ops"
@@ -230,8 +229,8 @@ func (w *watcher) line(text string) {
 
 // terminal reports whether a line can be written over.
 func (w *watcher) terminal() bool {
-	file, ok := w.out.(*os.File)
-	return ok && isatty.IsTerminal(file.Fd())
+	_, is := terminal(w.out)
+	return is
 }
 
 // progressOf puts what an activity says of itself in words; empty when it says nothing known.
